@@ -1,0 +1,2 @@
+//! Records.
+#![no_std]

