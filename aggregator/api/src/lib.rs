@@ -10,7 +10,12 @@ pub mod convert;
 pub mod frame;
 
 /// The generated messages, clients and servers of package `aftertrace.v1`.
-#[allow(missing_docs, clippy::all, reason = "generated; documented in the .proto files")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; documented in the .proto files"
+)]
 pub mod proto {
     include!("generated/aftertrace.v1.rs");
 
