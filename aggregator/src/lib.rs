@@ -1,1 +1,4 @@
-//! Being written.
+//! The aggregator: ingest, causal engine, store and answers.
+
+pub mod store;
+pub mod writer;
