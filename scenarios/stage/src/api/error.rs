@@ -69,6 +69,14 @@ pub enum ApiError {
         /// What is wrong, for the sender.
         reason: String,
     },
+    /// The body is in a form that is not read here.
+    #[error(
+        "the body of the request was in an unknown format - accepted media types include: application/json; sent: {content_type}"
+    )]
+    UnsupportedMediaType {
+        /// The form that was sent.
+        content_type: String,
+    },
     /// The path exists, the verb does not.
     #[error("the server does not allow this method on the requested resource: {method}")]
     MethodNotAllowed {
@@ -91,6 +99,7 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => 405,
             Self::AlreadyExists { .. } | Self::Conflict { .. } => 409,
             Self::Gone { .. } => 410,
+            Self::UnsupportedMediaType { .. } => 415,
             Self::Invalid { .. } => 422,
             Self::TooLarge { .. } => 504,
         }
@@ -105,6 +114,7 @@ impl ApiError {
             Self::AlreadyExists { .. } => "AlreadyExists",
             Self::Conflict { .. } => "Conflict",
             Self::Gone { .. } => "Expired",
+            Self::UnsupportedMediaType { .. } => "UnsupportedMediaType",
             Self::Invalid { .. } => "Invalid",
             Self::TooLarge { .. } => "Timeout",
         }

@@ -119,7 +119,8 @@ async fn object(
             let grace_in_query = form_urlencoded::parse(query.as_bytes())
                 .find(|(name, _)| name == "gracePeriodSeconds")
                 .and_then(|(_, value)| value.parse().ok());
-            let options = read_body(request).await?;
+            // Some clients send these options in a form that is not read here; the query repeats what matters.
+            let options = read_body(request).await.unwrap_or_default();
             cluster.delete(resource, &key, options["gracePeriodSeconds"].as_u64().or(grace_in_query))?
         }
         ref method => return Err(ApiError::MethodNotAllowed { method: method.to_string() }),
@@ -246,6 +247,11 @@ fn describe(document: &Discovery) -> Response<Body> {
 
 /// Reads a JSON body; an absent one is `null`.
 async fn read_body(request: Request<Incoming>) -> Result<Value, ApiError> {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if let Some(content_type) = content_type.filter(|text| text.contains("protobuf") || text.contains("cbor"))
+    {
+        return Err(ApiError::UnsupportedMediaType { content_type: content_type.to_owned() });
+    }
     let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await;
     let bytes =
         body.map_err(|error| ApiError::bad_request(format!("body cannot be read: {error}")))?.to_bytes();
