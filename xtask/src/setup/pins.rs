@@ -45,7 +45,7 @@ pub(crate) const BPF_LINKER: CargoPin =
 
 /// Licences, sources, duplicates and advisories of all dependencies.
 pub(crate) const CARGO_DENY: CargoPin =
-    CargoPin { name: "cargo-deny", program: "cargo-deny", version: "0.20.2", minutes: 4 };
+    CargoPin { name: "cargo-deny", program: "cargo-deny", version: "0.20.2", minutes: 2 };
 
 /// Dependencies that are declared and not used.
 pub(crate) const CARGO_MACHETE: CargoPin =
@@ -53,7 +53,7 @@ pub(crate) const CARGO_MACHETE: CargoPin =
 
 /// Spelling, where there is no pip.
 pub(crate) const TYPOS: CargoPin =
-    CargoPin { name: "typos-cli", program: "typos", version: "1.52.0", minutes: 3 };
+    CargoPin { name: "typos-cli", program: "typos", version: "1.52.0", minutes: 2 };
 
 /// Spelling, prebuilt.
 pub(crate) const TYPOS_WHEEL: WheelPin = WheelPin {
