@@ -1,0 +1,217 @@
+//! What the agent tells the programs before they are loaded: where this kernel keeps what they read.
+//!
+//! The agent fills these from BTF and from tracefs and writes them over read-only globals, which the
+//! verifier then sees as constants: a fact whose offset is missing costs no instruction at run time.
+
+#[cfg(feature = "user")]
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The offset of something this kernel does not have, or whose place is not known.
+pub const NO_OFFSET: u32 = u32::MAX;
+
+/// What `mark_victim` passes its raw listeners.
+pub mod mark_victim_passes {
+    /// Not known: the record is built from the task that `signal_generate` named just before.
+    pub const UNKNOWN: u32 = 0;
+    /// `int pid`, before Linux 6.9: the same fallback, checked against that pid.
+    pub const PID: u32 = 1;
+    /// `struct task_struct *task, uid_t uid`, from Linux 6.9 on.
+    pub const TASK: u32 = 2;
+}
+
+/// Byte offsets within the kernel's structures; [`NO_OFFSET`] where this kernel lacks the member.
+///
+/// A field is named `<structure>_<member>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct Offsets {
+    /// `task_struct.pid`, the thread's id.
+    pub task_pid: u32,
+    /// `task_struct.tgid`.
+    pub task_tgid: u32,
+    /// `task_struct.comm`.
+    pub task_comm: u32,
+    /// `task_struct.flags` (`PF_EXITING`).
+    pub task_flags: u32,
+    /// `task_struct.start_boottime`, before Linux 5.5 `real_start_time`.
+    pub task_start_boottime: u32,
+    /// `task_struct.real_cred`.
+    pub task_real_cred: u32,
+    /// `task_struct.mm`.
+    pub task_mm: u32,
+    /// `task_struct.signal`.
+    pub task_signal: u32,
+    /// `task_struct.cgroups`.
+    pub task_cgroups: u32,
+    /// `task_struct.nsproxy`.
+    pub task_nsproxy: u32,
+    /// `task_struct.exit_code`.
+    pub task_exit_code: u32,
+    /// `cred.uid.val`.
+    pub cred_uid: u32,
+    /// `signal_struct.live.counter`, the threads still alive.
+    pub signal_live: u32,
+    /// `signal_struct.group_exit_code`.
+    pub signal_group_exit_code: u32,
+    /// `signal_struct.oom_score_adj`.
+    pub signal_oom_score_adj: u32,
+    /// `signal_struct.pids[PIDTYPE_TGID]`.
+    pub signal_tgid_pid: u32,
+    /// `pid.level`, the depth of its innermost pid namespace.
+    pub pid_level: u32,
+    /// `pid.numbers[0].nr`.
+    pub pid_numbers_nr: u32,
+    /// Bytes from one `pid.numbers[]` to the next.
+    pub pid_numbers_stride: u32,
+    /// `mm_struct.total_vm`, in pages.
+    pub mm_total_vm: u32,
+    /// `mm_struct.pgtables_bytes`.
+    pub mm_pgtables_bytes: u32,
+    /// The 64-bit count of anonymous pages in `mm_struct.rss_stat`.
+    pub mm_rss_anon: u32,
+    /// The 64-bit count of file pages in `mm_struct.rss_stat`.
+    pub mm_rss_file: u32,
+    /// The 64-bit count of shared-memory pages in `mm_struct.rss_stat`.
+    pub mm_rss_shmem: u32,
+    /// The 64-bit count of swapped-out pages in `mm_struct.rss_stat`.
+    pub mm_swap_entries: u32,
+    /// `css_set.subsys[memory_cgrp_id]`.
+    pub css_set_memory: u32,
+    /// `cgroup_subsys_state.cgroup`.
+    pub css_cgroup: u32,
+    /// `cgroup_subsys_state.parent`.
+    pub css_parent: u32,
+    /// `cgroup.kn`.
+    pub cgroup_kn: u32,
+    /// `kernfs_node.id`.
+    pub kernfs_id: u32,
+    /// `kernfs_node.name`.
+    pub kernfs_name: u32,
+    /// `mem_cgroup.css`, by which a state is turned into its `mem_cgroup`.
+    pub memcg_css: u32,
+    /// `mem_cgroup.memory.usage.counter`, in pages.
+    pub memcg_usage: u32,
+    /// `mem_cgroup.memory.max`, in pages.
+    pub memcg_max: u32,
+    /// `mem_cgroup.oom_group`.
+    pub memcg_oom_group: u32,
+    /// `mem_cgroup.under_oom` (cgroup v1).
+    pub memcg_under_oom: u32,
+    /// `mem_cgroup.memory_events_local[MEMCG_MAX]`.
+    pub memcg_events_max: u32,
+    /// `mem_cgroup.memory_events_local[MEMCG_OOM]`.
+    pub memcg_events_oom: u32,
+    /// `mem_cgroup.memory_events_local[MEMCG_OOM_KILL]`.
+    pub memcg_events_oom_kill: u32,
+    /// `mem_cgroup.memory_events_local[MEMCG_OOM_GROUP_KILL]`.
+    pub memcg_events_oom_group_kill: u32,
+    /// `nsproxy.mnt_ns`.
+    pub nsproxy_mnt_ns: u32,
+    /// `mnt_namespace.ns.inum`.
+    pub mnt_ns_inum: u32,
+}
+
+impl Offsets {
+    /// Nothing is known: every fact is absent.
+    pub const NONE: Self = Self {
+        task_pid: NO_OFFSET,
+        task_tgid: NO_OFFSET,
+        task_comm: NO_OFFSET,
+        task_flags: NO_OFFSET,
+        task_start_boottime: NO_OFFSET,
+        task_real_cred: NO_OFFSET,
+        task_mm: NO_OFFSET,
+        task_signal: NO_OFFSET,
+        task_cgroups: NO_OFFSET,
+        task_nsproxy: NO_OFFSET,
+        task_exit_code: NO_OFFSET,
+        cred_uid: NO_OFFSET,
+        signal_live: NO_OFFSET,
+        signal_group_exit_code: NO_OFFSET,
+        signal_oom_score_adj: NO_OFFSET,
+        signal_tgid_pid: NO_OFFSET,
+        pid_level: NO_OFFSET,
+        pid_numbers_nr: NO_OFFSET,
+        pid_numbers_stride: NO_OFFSET,
+        mm_total_vm: NO_OFFSET,
+        mm_pgtables_bytes: NO_OFFSET,
+        mm_rss_anon: NO_OFFSET,
+        mm_rss_file: NO_OFFSET,
+        mm_rss_shmem: NO_OFFSET,
+        mm_swap_entries: NO_OFFSET,
+        css_set_memory: NO_OFFSET,
+        css_cgroup: NO_OFFSET,
+        css_parent: NO_OFFSET,
+        cgroup_kn: NO_OFFSET,
+        kernfs_id: NO_OFFSET,
+        kernfs_name: NO_OFFSET,
+        memcg_css: NO_OFFSET,
+        memcg_usage: NO_OFFSET,
+        memcg_max: NO_OFFSET,
+        memcg_oom_group: NO_OFFSET,
+        memcg_under_oom: NO_OFFSET,
+        memcg_events_max: NO_OFFSET,
+        memcg_events_oom: NO_OFFSET,
+        memcg_events_oom_kill: NO_OFFSET,
+        memcg_events_oom_group_kill: NO_OFFSET,
+        nsproxy_mnt_ns: NO_OFFSET,
+        mnt_ns_inum: NO_OFFSET,
+    };
+}
+
+/// Where the arguments of one rename call lie in its `sys_enter` tracepoint, from tracefs' `format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct RenameFormat {
+    /// `oldname`, a user pointer.
+    pub old_name: u32,
+    /// `newname`, a user pointer.
+    pub new_name: u32,
+    /// `olddfd`; [`NO_OFFSET`] for `rename`, which means the working directory.
+    pub old_dfd: u32,
+    /// `newdfd`; likewise.
+    pub new_dfd: u32,
+    /// `flags`; only `renameat2` has them.
+    pub flags: u32,
+    /// `ret` in the matching `sys_exit` tracepoint.
+    pub ret: u32,
+}
+
+impl RenameFormat {
+    /// This kernel has no such call.
+    pub const NONE: Self = Self {
+        old_name: NO_OFFSET,
+        new_name: NO_OFFSET,
+        old_dfd: NO_OFFSET,
+        new_dfd: NO_OFFSET,
+        flags: NO_OFFSET,
+        ret: NO_OFFSET,
+    };
+}
+
+/// Everything the programs are told, the value of the global `CONFIG`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct Config {
+    /// Where the kernel keeps what the programs read.
+    pub offsets: Offsets,
+    /// Formats of the rename calls, by [`crate::record::rename_call`].
+    pub renames: [RenameFormat; 3],
+    /// One of [`mark_victim_passes`].
+    pub mark_victim_passes: u32,
+}
+
+impl Config {
+    /// Nothing is known yet; what the object file carries until the agent writes over it.
+    pub const NONE: Self = Self {
+        offsets: Offsets::NONE,
+        renames: [RenameFormat::NONE; 3],
+        mark_victim_passes: mark_victim_passes::UNKNOWN,
+    };
+}
+
+const _: () = assert!(size_of::<Offsets>() == 42 * 4);
+const _: () = assert!(size_of::<Config>() == 42 * 4 + 3 * 24 + 4);

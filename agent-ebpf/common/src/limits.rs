@@ -1,0 +1,46 @@
+//! Every bound that both sides must agree on, each with its reason.
+
+/// Levels of the memory cgroup tree that one OOM kill carries, the victim's own first.
+///
+/// A kubelet's deepest layout under the systemd driver is five levels (root, `kubepods.slice`,
+/// `kubepods-burstable.slice`, the pod, the container), crun adds one and a node inside a container
+/// (kind) three or four. Twelve leaves room for a custom cgroup root; what lies above is counted as
+/// [`crate::loss::Loss::LevelsTruncated`].
+pub const MAX_MEMCG_LEVELS: usize = 12;
+
+/// Bytes kept of one cgroup directory's name, its terminating NUL included.
+///
+/// The longest name a kubelet or runtime makes is `cri-containerd-<64 hex>.scope`, 85 bytes; the kernel
+/// itself allows 255. A longer name is cut and its level says so.
+pub const CGROUP_NAME_BYTES: usize = 128;
+
+/// Bytes kept of one path given to a rename, its terminating NUL included.
+///
+/// `/var/lib/kubelet/pods/<36>/volumes/kubernetes.io~configmap/<63>/..data` is 150 bytes; 512 leaves room
+/// for a kubelet root in an unusual place. A longer path that does match is counted as
+/// [`crate::loss::Loss::PathTruncated`], never emitted in part.
+pub const PATH_BYTES: usize = 512;
+
+/// Bytes read of a rename's target before its last component is compared: the kernel's own `PATH_MAX`,
+/// so no path that the kernel accepts escapes the comparison.
+pub const USER_PATH_BYTES: usize = 4096;
+
+/// Bytes of a task's command name, `TASK_COMM_LEN` in the kernel since 2.6.
+pub const COMM_BYTES: usize = 16;
+
+/// Allocators whose last SIGKILL is remembered until `mark_victim` follows.
+///
+/// The two are microseconds apart on one task, so one entry per CPU would nearly do; the oldest entry is
+/// evicted (LRU). Pid namespaces that are torn down fill it with one entry each.
+pub const MAX_SIGNALLED: u32 = 1024;
+
+/// OOM victims whose exit is awaited. A victim exits within milliseconds unless it is stuck in the
+/// kernel; 4,096 is a guess well above any storm seen, and the oldest entry is evicted (LRU).
+pub const MAX_VICTIMS: u32 = 4096;
+
+/// Renames onto `..data` between entry and exit at one time: at most one per thread, and only threads
+/// that write volumes match. The oldest entry is evicted (LRU).
+pub const MAX_PENDING_RENAMES: u32 = 1024;
+
+/// Bytes of the ring buffer unless the agent sets another size: about 380 OOM kills or 850 swaps.
+pub const DEFAULT_RING_BYTES: u32 = 1 << 20;

@@ -1,0 +1,205 @@
+//! The records in the ring buffer.
+//!
+//! Each begins with a [`Header`] whose `kind` and `size` are checked before the rest is looked at. A fact
+//! that this kernel does not offer, or that could not be read, holds its type's `ABSENT` value: zero is
+//! never used for "unknown". Sizes in pages are the kernel's pages; the agent turns them into bytes.
+
+#[cfg(feature = "user")]
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::limits::{CGROUP_NAME_BYTES, COMM_BYTES, MAX_MEMCG_LEVELS, PATH_BYTES};
+
+/// An absent 64-bit fact.
+pub const ABSENT_U64: u64 = u64::MAX;
+/// An absent 32-bit fact. As a uid it is the kernel's own `INVALID_UID`, as a tid or tgid impossible.
+pub const ABSENT_U32: u32 = u32::MAX;
+/// An absent signed 32-bit fact; far outside of `oom_score_adj`'s −1000 to 1000.
+pub const ABSENT_I32: i32 = i32::MIN;
+
+/// Values of [`Header::kind`].
+pub mod kind {
+    /// [`super::OomKill`].
+    pub const OOM_KILL: u32 = 1;
+    /// [`super::Rename`].
+    pub const RENAME: u32 = 2;
+    /// [`super::Exit`].
+    pub const EXIT: u32 = 3;
+}
+
+/// Values of [`OomKill::role`] and [`Exit::role`].
+pub mod oom_role {
+    /// SIGKILL and mark of one task: the chosen victim of an episode, or a further member of its
+    /// `oom_group`; which of the two follows from the order of one allocator's records.
+    pub const MARKED: u32 = 1;
+    /// SIGKILL without a mark, to a process that shares the marked victim's memory.
+    pub const SHARED_MM: u32 = 2;
+}
+
+/// Values of [`Rename::call`], and indexes into [`crate::config::Config::renames`].
+pub mod rename_call {
+    /// `rename(2)`; arm64 has none.
+    pub const RENAME: u32 = 0;
+    /// `renameat(2)`.
+    pub const RENAMEAT: u32 = 1;
+    /// `renameat2(2)`.
+    pub const RENAMEAT2: u32 = 2;
+}
+
+/// What every record begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct Header {
+    /// One of [`kind`].
+    pub kind: u32,
+    /// Bytes of the whole record, this header included.
+    pub size: u32,
+    /// When the hook ran, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+}
+
+/// Who: one task as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct Task {
+    /// When the task was made, in nanoseconds of `CLOCK_BOOTTIME`; with `tid` an identity for this boot.
+    pub start_boot_ns: u64,
+    /// The thread's id in the initial pid namespace.
+    pub tid: u32,
+    /// The process's id in the initial pid namespace.
+    pub tgid: u32,
+    /// The process's id in its innermost pid namespace: 1 is the init of a container.
+    pub ns_tgid: u32,
+    /// The real user id in the initial user namespace.
+    pub uid: u32,
+    /// The command name, NUL-terminated unless absent (first byte NUL).
+    pub comm: [u8; COMM_BYTES],
+}
+
+/// One memory cgroup at the instant of the kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct MemcgLevel {
+    /// The cgroup directory's kernfs id: its inode number, and the cgroup id of cgroup v2.
+    pub kernfs_id: u64,
+    /// Memory charged, in pages; may be below the limit again when the hook runs.
+    pub usage_pages: u64,
+    /// The limit, in pages; the kernel's `PAGE_COUNTER_MAX` when there is none.
+    pub limit_pages: u64,
+    /// Times this cgroup's own limit stopped an allocation, since it was made.
+    pub max_events: u64,
+    /// OOM decisions taken because of this cgroup's own limit: the level whose count rose is the one
+    /// whose limit fired.
+    pub oom_events: u64,
+    /// Kills the kernel has counted against this very cgroup, this one included.
+    pub oom_kill_events: u64,
+    /// Group kills the kernel has counted against this very cgroup.
+    pub oom_group_kill_events: u64,
+    /// 1 if the cgroup kills all of its tasks together, 0 if not.
+    pub oom_group: u32,
+    /// Cgroup v1: greater than 0 while an OOM decision is under way here or above.
+    pub under_oom: u32,
+    /// The directory's last path component, NUL-terminated; first byte NUL when absent or the root.
+    pub name: [u8; CGROUP_NAME_BYTES],
+}
+
+/// A process that the kernel's OOM killer killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct OomKill {
+    /// `boot_ns` is the time of `mark_victim`; for a shared-memory kill that of the SIGKILL.
+    pub header: Header,
+    /// When the kernel sent the SIGKILL, in nanoseconds of `CLOCK_BOOTTIME`; never after `boot_ns`.
+    pub signal_boot_ns: u64,
+    /// Who died.
+    pub victim: Task,
+    /// Whose allocation made the kernel decide, on whose stack it decided.
+    pub allocator: Task,
+    /// The kernfs id of the allocator's memory cgroup.
+    pub allocator_memcg: u64,
+    /// Anonymous pages resident, as the kernel log states them: without what each CPU has not yet folded in.
+    pub rss_anon_pages: u64,
+    /// File pages resident; likewise.
+    pub rss_file_pages: u64,
+    /// Shared-memory pages resident; likewise.
+    pub rss_shmem_pages: u64,
+    /// Pages swapped out; likewise.
+    pub swap_pages: u64,
+    /// Pages mapped.
+    pub total_vm_pages: u64,
+    /// Bytes of page tables.
+    pub pgtables_bytes: u64,
+    /// The victim's `oom_score_adj`, −1000 to 1000.
+    pub oom_score_adj: i32,
+    /// One of [`oom_role`].
+    pub role: u32,
+    /// For a shared-memory kill the `tgid` of the marked victim; else the victim's own.
+    pub marked_tgid: u32,
+    /// How many of `levels` are filled, the victim's own cgroup first, then each ancestor.
+    pub level_count: u32,
+    /// 1 if there were more ancestors than `levels` holds.
+    pub levels_truncated: u32,
+    /// Zero.
+    pub padding: u32,
+    /// The victim's memory cgroup and its ancestors.
+    pub levels: [MemcgLevel; MAX_MEMCG_LEVELS],
+}
+
+/// A rename whose target's last component is `..data`, whether or not it succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct Rename {
+    /// `boot_ns` is the time the call returned.
+    pub header: Header,
+    /// When the call was entered, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub enter_boot_ns: u64,
+    /// Who renamed.
+    pub writer: Task,
+    /// What the call returned: 0, or a negated errno.
+    pub result: i64,
+    /// The inode number of the writer's mount namespace.
+    pub mount_namespace: u32,
+    /// One of [`rename_call`].
+    pub call: u32,
+    /// The directory that `old_path` is relative to, or `AT_FDCWD` (−100).
+    pub old_dfd: i32,
+    /// The directory that `new_path` is relative to, or `AT_FDCWD` (−100).
+    pub new_dfd: i32,
+    /// `renameat2`'s flags; 0 for the other calls.
+    pub flags: u32,
+    /// Zero.
+    pub padding: u32,
+    /// The path renamed from, as given, NUL-terminated. A hint: its writer chose it, and it was read
+    /// from the writer's memory when the call returned.
+    pub old_path: [u8; PATH_BYTES],
+    /// The path renamed onto; likewise.
+    pub new_path: [u8; PATH_BYTES],
+}
+
+/// The end of a process that the OOM killer had killed: its last thread exits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct Exit {
+    /// `boot_ns` is the time of the exit.
+    pub header: Header,
+    /// Who exits: its last thread.
+    pub task: Task,
+    /// `header.boot_ns` of the [`OomKill`] this exit belongs to.
+    pub kill_boot_ns: u64,
+    /// The status as `wait(2)` has it: the signal in the low 7 bits, the exit code above bit 8.
+    pub wait_status: u32,
+    /// The [`oom_role`] of that kill.
+    pub role: u32,
+}
+
+const _: () = assert!(size_of::<Header>() == 16);
+const _: () = assert!(size_of::<Task>() == 40);
+const _: () = assert!(size_of::<MemcgLevel>() == 64 + CGROUP_NAME_BYTES);
+const _: () = assert!(size_of::<OomKill>() == 184 + MAX_MEMCG_LEVELS * 192);
+const _: () = assert!(size_of::<Rename>() == 96 + 2 * PATH_BYTES);
+const _: () = assert!(size_of::<Exit>() == 72);

@@ -1,2 +1,0 @@
-//! Programs.
-#![no_std]

@@ -1,0 +1,48 @@
+//! The programs in the kernel: hooks → filters → records in one ring buffer.
+//!
+//! The first stage of the pipeline; the agent's `kernel` module loads them, tells them through `CONFIG`
+//! where this kernel keeps what they read, and drains what they emit. One subject per file:
+//!
+//! - [`oom`]: who the OOM killer kills, in which cgroups, on whose behalf
+//! - [`exit`]: when those victims are gone
+//! - [`swap`]: renames onto `..data`, by which a kubelet publishes a volume's new content
+//!
+//! They need no privileged tier: raw tracepoints, tracepoints, `bpf_probe_read_*` and a ring buffer run on
+//! every kernel from 5.8 on. Nothing here decides what an event means, and no program ever waits.
+
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod emit;
+mod exit;
+mod maps;
+mod memcg;
+mod oom;
+mod read;
+mod swap;
+mod task;
+
+/// Helpers that the kernel offers to GPL-compatible programs only are needed (`bpf_probe_read_kernel`).
+#[expect(unsafe_code, reason = "the loader finds the licence by section, so the symbol's place is set here")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Diagnosis on the way of one record; nothing at all unless built with the feature `log`.
+#[macro_export]
+macro_rules! diagnose {
+    ($ctx:expr, $($message:tt)+) => {{
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!($ctx, $($message)+);
+        #[cfg(not(feature = "log"))]
+        let _ = $ctx;
+    }};
+}
+
+/// Rust demands a handler; the verifier accepts no program from which it can be reached.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

@@ -1,0 +1,135 @@
+//! What the programs keep: the ring buffer, the loss counters, and what is remembered between two hooks.
+//!
+//! Each map has a bound from [`limits`]; reaching it is counted, never silent.
+
+use aftertrace_ebpf_common::{config::Config, limits, loss::Loss};
+use aya_ebpf::{
+    Global,
+    macros::map,
+    maps::{LruHashMap, PerCpuArray, RingBuf},
+};
+
+/// Where this kernel keeps what the programs read; written over by the agent before loading.
+#[expect(unsafe_code, reason = "the agent finds the global by its symbol's name")]
+#[unsafe(no_mangle)]
+static CONFIG: Global<Config> = Global::new(Config::NONE);
+
+/// The one way out, for all subjects: records keep the order in which they were reserved.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(limits::DEFAULT_RING_BYTES, 0);
+
+/// Counts by [`Loss`], one set per CPU.
+#[map]
+static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
+
+/// By the allocator's tid: the task it sent the kernel's SIGKILL to last.
+#[map]
+pub(crate) static SIGNALLED: LruHashMap<u32, Signalled> =
+    LruHashMap::with_max_entries(limits::MAX_SIGNALLED, 0);
+
+/// By tgid: OOM victims that have not exited yet.
+#[map]
+pub(crate) static VICTIMS: LruHashMap<u32, AwaitedExit> =
+    LruHashMap::with_max_entries(limits::MAX_VICTIMS, 0);
+
+/// By tid: renames onto `..data` that were entered and have not returned.
+#[map]
+pub(crate) static PENDING_RENAMES: LruHashMap<u32, PendingRename> =
+    LruHashMap::with_max_entries(limits::MAX_PENDING_RENAMES, 0);
+
+/// One path per CPU while it is compared; too large for the 512 bytes of stack. Only the rename
+/// tracepoints use it; they run with preemption off and do not nest, so a path stays its hook's own.
+#[map]
+pub(crate) static PATH_SCRATCH: PerCpuArray<[u8; limits::USER_PATH_BYTES]> =
+    PerCpuArray::with_max_entries(1, 0);
+
+/// A SIGKILL that the kernel sent, until `mark_victim` says that it was the OOM killer's.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Signalled {
+    /// The address of the `task_struct` signalled.
+    pub(crate) task: u64,
+    /// The address of its `mm_struct`; 0 when unknown.
+    pub(crate) mm: u64,
+    /// The sender's start time: tells it from a later task with the same tid.
+    pub(crate) sender_start_boot_ns: u64,
+    /// When the signal was sent, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub(crate) boot_ns: u64,
+    /// The thread signalled.
+    pub(crate) tid: u32,
+    /// Its process.
+    pub(crate) tgid: u32,
+    /// 1 once `mark_victim` has confirmed it: what follows with the same `mm` shares its memory.
+    pub(crate) marked: u32,
+    /// Zero; the kernel copies the whole value.
+    pub(crate) padding: u32,
+}
+
+/// A victim whose exit is awaited.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct AwaitedExit {
+    /// `boot_ns` of its kill record.
+    pub(crate) kill_boot_ns: u64,
+    /// Its role in that record.
+    pub(crate) role: u32,
+    /// Zero; the kernel copies the whole value.
+    pub(crate) padding: u32,
+}
+
+/// A rename between entry and return.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct PendingRename {
+    /// When it was entered, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub(crate) enter_boot_ns: u64,
+    /// The user address of the path renamed from.
+    pub(crate) old_name: u64,
+    /// The user address of the path renamed onto.
+    pub(crate) new_name: u64,
+    /// As passed, or `AT_FDCWD`.
+    pub(crate) old_dfd: i32,
+    /// As passed, or `AT_FDCWD`.
+    pub(crate) new_dfd: i32,
+    /// `renameat2`'s flags.
+    pub(crate) flags: u32,
+    /// 0 if the target's page was not in memory at entry and is to be compared at return.
+    pub(crate) matched: u32,
+}
+
+/// [`CONFIG`], for [`config!`] to read one field of; no program copies the whole of it.
+#[expect(unsafe_code, reason = "a Global gives out copies only, and this one is too large to copy")]
+#[inline(always)]
+pub(crate) fn config() -> &'static Config {
+    // SAFETY: Global is a transparent wrapper of an initialised Config, and nothing writes to it once the
+    // object is loaded.
+    unsafe { &*(&raw const CONFIG).cast::<Config>() }
+}
+
+/// Reads one field of [`CONFIG`].
+#[expect(unsafe_code, reason = "the agent writes over the global, so the read must be volatile")]
+#[inline(always)]
+pub(crate) fn load(field: &'static u32) -> u32 {
+    // SAFETY: a reference is valid for reads. Volatile, lest the compiler take what the object file holds
+    // for what the program will find.
+    unsafe { core::ptr::read_volatile(field) }
+}
+
+/// Adds one to a reason's count on this CPU.
+#[expect(unsafe_code, reason = "the counter is in kernel memory that only a pointer reaches")]
+pub(crate) fn count(loss: Loss) {
+    if let Some(slot) = LOSSES.get_ptr_mut(loss.index()) {
+        // SAFETY: the verifier admits `slot` only as this CPU's eight aligned bytes of the map. The addition
+        // is one atomic instruction (`BPF_XADD`, on every kernel), because an interrupt's program may count
+        // on the same CPU in the middle of ours; Rust's own atomics do not reach the bpf target.
+        unsafe {
+            core::arch::asm!("lock *(u64 *)({slot} + 0) += {one}", slot = in(reg) slot, one = in(reg) 1_u64);
+        }
+    }
+}
+
+/// One field of [`CONFIG`]: `config!(offsets.task_pid)`.
+macro_rules! field_of_config {
+    ($($field:tt)+) => { $crate::maps::load(&$crate::maps::config().$($field)+) };
+}
+pub(crate) use field_of_config as config;

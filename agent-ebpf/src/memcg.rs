@@ -1,0 +1,78 @@
+//! One task → its memory cgroup and each ancestor, as they stand at this instant.
+//!
+//! The hooks run while the kernel holds what keeps these alive: a task's cgroup pins its ancestors. The
+//! walk goes by `cgroup_subsys_state.parent`, which both hierarchies have, so it is the same for v1 and v2.
+
+use aftertrace_ebpf_common::{
+    config::NO_OFFSET,
+    limits::MAX_MEMCG_LEVELS,
+    record::{ABSENT_U32, ABSENT_U64, MemcgLevel},
+};
+
+use crate::{
+    maps::config,
+    read::{kernel_string, pointer, value},
+};
+
+/// The address of the task's state in the memory controller's hierarchy; 0 if it cannot be told.
+#[inline(always)]
+pub(crate) fn state_of(task: u64) -> u64 {
+    pointer(pointer(task, config!(offsets.task_cgroups)), config!(offsets.css_set_memory))
+}
+
+/// The kernfs id of the cgroup that a state belongs to.
+#[inline(always)]
+pub(crate) fn kernfs_id(css: u64) -> u64 {
+    value(node(css), config!(offsets.kernfs_id)).unwrap_or(ABSENT_U64)
+}
+
+/// Fills `levels` from `css` upward to the root: how many were filled, and the first state left out (0 if
+/// none was).
+#[expect(unsafe_code, reason = "the record lies in the ring buffer, which only a pointer reaches")]
+#[inline(always)]
+pub(crate) fn ancestors(mut css: u64, levels: *mut [MemcgLevel; MAX_MEMCG_LEVELS]) -> (u32, u64) {
+    let mut count = 0;
+    for index in 0..MAX_MEMCG_LEVELS {
+        if css == 0 {
+            break;
+        }
+        // SAFETY: `index` is below the array's length, and the array is reserved ring-buffer memory.
+        fill(css, unsafe { levels.cast::<MemcgLevel>().add(index) });
+        count += 1;
+        css = pointer(css, config!(offsets.css_parent));
+    }
+    (count, css)
+}
+
+/// Writes every field of one level.
+#[expect(unsafe_code, reason = "the record lies in the ring buffer, which only a pointer reaches")]
+#[inline(always)]
+fn fill(css: u64, level: *mut MemcgLevel) {
+    let memcg = match config!(offsets.memcg_css) {
+        NO_OFFSET => 0,
+        offset => css - u64::from(offset),
+    };
+    let node = node(css);
+    let count = |offset| value::<u64>(memcg, offset).unwrap_or(ABSENT_U64);
+    // SAFETY: `level` points to a whole level in reserved ring-buffer memory, which the verifier checks.
+    unsafe {
+        (&raw mut (*level).kernfs_id).write(value(node, config!(offsets.kernfs_id)).unwrap_or(ABSENT_U64));
+        (&raw mut (*level).usage_pages).write(count(config!(offsets.memcg_usage)));
+        (&raw mut (*level).limit_pages).write(count(config!(offsets.memcg_max)));
+        (&raw mut (*level).max_events).write(count(config!(offsets.memcg_events_max)));
+        (&raw mut (*level).oom_events).write(count(config!(offsets.memcg_events_oom)));
+        (&raw mut (*level).oom_kill_events).write(count(config!(offsets.memcg_events_oom_kill)));
+        (&raw mut (*level).oom_group_kill_events).write(count(config!(offsets.memcg_events_oom_group_kill)));
+        (&raw mut (*level).oom_group)
+            .write(value::<u8>(memcg, config!(offsets.memcg_oom_group)).map_or(ABSENT_U32, u32::from));
+        (&raw mut (*level).under_oom)
+            .write(value(memcg, config!(offsets.memcg_under_oom)).unwrap_or(ABSENT_U32));
+        kernel_string(pointer(node, config!(offsets.kernfs_name)), &raw mut (*level).name);
+    }
+}
+
+/// The address of the kernfs node of a state's cgroup directory.
+#[inline(always)]
+fn node(css: u64) -> u64 {
+    pointer(pointer(css, config!(offsets.css_cgroup)), config!(offsets.cgroup_kn))
+}

@@ -1,0 +1,40 @@
+//! One `task_struct` → [`Task`]: who it is, by ids, start time and name.
+
+use aftertrace_ebpf_common::{
+    limits::COMM_BYTES,
+    record::{ABSENT_U32, ABSENT_U64, Task},
+};
+
+use crate::{
+    maps::config,
+    read::{pointer, value},
+};
+
+/// Reads the identity of the task at `task`; each fact that is missing is absent by itself.
+#[inline(always)]
+pub(crate) fn identity(task: u64) -> Task {
+    Task {
+        start_boot_ns: start_boot_ns(task),
+        tid: value(task, config!(offsets.task_pid)).unwrap_or(ABSENT_U32),
+        tgid: value(task, config!(offsets.task_tgid)).unwrap_or(ABSENT_U32),
+        ns_tgid: ns_tgid(task),
+        uid: value(pointer(task, config!(offsets.task_real_cred)), config!(offsets.cred_uid))
+            .unwrap_or(ABSENT_U32),
+        comm: value(task, config!(offsets.task_comm)).unwrap_or([0; COMM_BYTES]),
+    }
+}
+
+/// When the task was made, in nanoseconds of `CLOCK_BOOTTIME`.
+#[inline(always)]
+pub(crate) fn start_boot_ns(task: u64) -> u64 {
+    value(task, config!(offsets.task_start_boottime)).unwrap_or(ABSENT_U64)
+}
+
+/// The process's id in its innermost pid namespace: the deepest of `signal->pids[PIDTYPE_TGID]->numbers`.
+#[inline(always)]
+fn ns_tgid(task: u64) -> u32 {
+    let pid = pointer(pointer(task, config!(offsets.task_signal)), config!(offsets.signal_tgid_pid));
+    let Some(level) = value::<u32>(pid, config!(offsets.pid_level)) else { return ABSENT_U32 };
+    let deepest = pid + u64::from(level) * u64::from(config!(offsets.pid_numbers_stride));
+    value(deepest, config!(offsets.pid_numbers_nr)).unwrap_or(ABSENT_U32)
+}

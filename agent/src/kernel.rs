@@ -1,0 +1,36 @@
+//! The kernel's side of the agent: programs loaded, records drained, decoded, and put on the wall clock.
+//!
+//! ```text
+//! load: btf → offsets → Config → programs attached      (once, at start)
+//! drain: ring buffer → decode → Record → channel        (for as long as the agent runs)
+//! loss: per-CPU counters → what was lost since last asked
+//! clock: boot_ns → wall time with an error bound
+//! ```
+//!
+//! The first stage of the agent; what follows attributes a [`Record`] to a pod. Nothing here knows pods,
+//! containers or Kubernetes. Records become structs by checked casts, without `unsafe`.
+
+pub mod btf;
+pub mod offsets;
+pub mod tracefs;
+
+#[cfg(feature = "kernel-log")]
+mod diagnosis;
+pub mod hook;
+pub mod load;
+
+pub mod record;
+
+pub mod decode;
+pub mod drain;
+
+pub mod loss;
+
+pub mod clock;
+
+pub use clock::{Wall, WallClock};
+pub use drain::{Drain, DrainError};
+pub use hook::{HookError, MissingHook, Subject, SubjectStatus, Tier};
+pub use load::{Attached, Kernel, KernelConfig, LoadError};
+pub use loss::{KernelLoss, LossReason, Losses};
+pub use record::{Exit, Limit, MemcgLevel, OomKill, OomRole, Record, Rename, RenameCall, Task};

@@ -1,0 +1,222 @@
+//! Bytes of the ring buffer → [`Record`].
+//!
+//! The bytes come from our own programs, and are checked all the same: a record of an unknown kind, of the
+//! wrong size, or without the identity it is about is a counted loss, never a panic and never a guess.
+
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::PathBuf};
+
+use aftertrace_ebpf_common::record::{
+    self as raw, ABSENT_I32, ABSENT_U32, ABSENT_U64, kind, oom_role, rename_call,
+};
+use zerocopy::FromBytes;
+
+use super::record::{Exit, Limit, MemcgLevel, OomKill, OomRole, Record, Rename, RenameCall, Task};
+
+/// The working directory in place of a directory's descriptor.
+const AT_FDCWD: i32 = -100;
+/// The last component of every rename that is reported.
+const DATA: &str = "..data";
+
+/// Why bytes are not a record. Each is a defect, of this build or of the kernel's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Shorter than a header, or than its kind.
+    #[error("a record of {0} bytes is cut short")]
+    Short(usize),
+    /// A kind this build does not know.
+    #[error("a record is of the unknown kind {0}")]
+    Kind(u32),
+    /// The header states another size than the kind has.
+    #[error("a record of kind {kind} states {stated} bytes")]
+    Size {
+        /// The record's kind.
+        kind: u32,
+        /// What its header says.
+        stated: u32,
+    },
+    /// The task that the record is about has no id.
+    #[error("a record names no task")]
+    NoIdentity,
+    /// An enumeration has a value this build does not know.
+    #[error("a record has an unknown {0}")]
+    Unknown(&'static str),
+    /// A rename's target changed in its writer's memory after the program compared it.
+    #[error("a rename's target is no longer `..data`")]
+    NotData,
+}
+
+/// Turns records into owned structs; knows the machine's page size.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoder {
+    page_bytes: u64,
+}
+
+impl Decoder {
+    /// A decoder for a kernel whose pages have so many bytes.
+    #[must_use]
+    pub fn new(page_bytes: u64) -> Self {
+        Self { page_bytes }
+    }
+
+    /// Decodes one record.
+    ///
+    /// # Errors
+    /// See [`DecodeError`]; the record is then to be counted as lost.
+    pub fn decode(self, bytes: &[u8]) -> Result<Record, DecodeError> {
+        let (header, _) =
+            raw::Header::read_from_prefix(bytes).map_err(|_| DecodeError::Short(bytes.len()))?;
+        match header.kind {
+            kind::OOM_KILL => self.oom_kill(whole(bytes)?).map(|kill| Record::OomKill(Box::new(kill))),
+            kind::RENAME => rename(whole(bytes)?).map(|rename| Record::Rename(Box::new(rename))),
+            kind::EXIT => exit(whole(bytes)?).map(Record::Exit),
+            unknown => Err(DecodeError::Kind(unknown)),
+        }
+    }
+
+    fn oom_kill(self, raw: &raw::OomKill) -> Result<OomKill, DecodeError> {
+        let levels = raw.levels.get(..raw.level_count as usize).ok_or(DecodeError::Unknown("level count"))?;
+        Ok(OomKill {
+            boot_ns: raw.header.boot_ns,
+            signal_boot_ns: raw.signal_boot_ns,
+            role: match raw.role {
+                oom_role::MARKED => OomRole::Marked,
+                oom_role::SHARED_MM => OomRole::SharedMm { marked_tgid: raw.marked_tgid },
+                _ => return Err(DecodeError::Unknown("role")),
+            },
+            victim: task(&raw.victim)?,
+            allocator: task(&raw.allocator)?,
+            allocator_memcg: known(raw.allocator_memcg),
+            rss_anon_bytes: self.counter_bytes(raw.rss_anon_pages),
+            rss_file_bytes: self.counter_bytes(raw.rss_file_pages),
+            rss_shmem_bytes: self.counter_bytes(raw.rss_shmem_pages),
+            swap_bytes: self.counter_bytes(raw.swap_pages),
+            total_vm_bytes: self.bytes(raw.total_vm_pages),
+            pgtables_bytes: known(raw.pgtables_bytes),
+            oom_score_adj: (raw.oom_score_adj != ABSENT_I32).then_some(raw.oom_score_adj),
+            levels: levels.iter().map(|level| self.level(level)).collect(),
+            levels_truncated: raw.levels_truncated != 0,
+        })
+    }
+
+    fn level(self, raw: &raw::MemcgLevel) -> MemcgLevel {
+        let name = until_nul(&raw.name);
+        MemcgLevel {
+            kernfs_id: known(raw.kernfs_id),
+            name: (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned()),
+            name_truncated: name.len() + 1 >= raw.name.len(),
+            usage_bytes: self.bytes(raw.usage_pages),
+            limit: known(raw.limit_pages).map(|pages| self.limit(pages)),
+            max_events: known(raw.max_events),
+            oom_events: known(raw.oom_events),
+            oom_kill_events: known(raw.oom_kill_events),
+            oom_group_kill_events: known(raw.oom_group_kill_events),
+            oom_group: known_u32(raw.oom_group).map(|flag| flag != 0),
+            under_oom: known_u32(raw.under_oom).map(|depth| depth != 0),
+        }
+    }
+
+    /// `PAGE_COUNTER_MAX` (`include/linux/page_counter.h`) is `LONG_MAX / PAGE_SIZE` where `long` has 64 bits.
+    fn limit(self, pages: u64) -> Limit {
+        let none = i64::MAX as u64 / self.page_bytes;
+        if pages >= none { Limit::Unlimited } else { Limit::Bytes(pages * self.page_bytes) }
+    }
+
+    /// Pages to bytes. Saturates: no machine has that memory, so only a broken record gets there.
+    fn bytes(self, pages: u64) -> Option<u64> {
+        known(pages).map(|pages| pages.saturating_mul(self.page_bytes))
+    }
+
+    /// As [`Self::bytes`], for a signed counter that may stand below zero while CPUs hold pages back; the
+    /// kernel log prints zero then, and so do we. Absent is −1 in that reading, and stays absent: on a
+    /// counter that does stand at −1 one page less than none is said to be unknown.
+    fn counter_bytes(self, pages: u64) -> Option<u64> {
+        known(pages).and_then(|pages| self.bytes(if (pages as i64) < 0 { 0 } else { pages }))
+    }
+}
+
+fn rename(raw: &raw::Rename) -> Result<Rename, DecodeError> {
+    let new_path = path(&raw.new_path);
+    if new_path.file_name() != Some(OsStr::new(DATA)) {
+        return Err(DecodeError::NotData);
+    }
+    Ok(Rename {
+        boot_ns: raw.header.boot_ns,
+        enter_boot_ns: raw.enter_boot_ns,
+        writer: task(&raw.writer)?,
+        mount_namespace: known_u32(raw.mount_namespace),
+        result: match raw.result {
+            0 => Ok(()),
+            // The kernel's error numbers are 1 to 4095; anything else was not read.
+            error @ -4095..0 => Err(-error as i32),
+            _ => return Err(DecodeError::Unknown("result")),
+        },
+        call: match raw.call {
+            rename_call::RENAME => RenameCall::Rename,
+            rename_call::RENAMEAT => RenameCall::Renameat,
+            rename_call::RENAMEAT2 => RenameCall::Renameat2,
+            _ => return Err(DecodeError::Unknown("rename call")),
+        },
+        old_dfd: (raw.old_dfd != AT_FDCWD).then_some(raw.old_dfd),
+        new_dfd: (raw.new_dfd != AT_FDCWD).then_some(raw.new_dfd),
+        flags: raw.flags,
+        old_path: path(&raw.old_path),
+        new_path,
+    })
+}
+
+fn exit(raw: &raw::Exit) -> Result<Exit, DecodeError> {
+    let status = known_u32(raw.wait_status);
+    let signal = status.map(|status| status & 0x7f).filter(|&signal| signal != 0);
+    Ok(Exit {
+        boot_ns: raw.header.boot_ns,
+        kill_boot_ns: raw.kill_boot_ns,
+        task: task(&raw.task)?,
+        signal,
+        code: status.filter(|_| signal.is_none()).map(|status| (status >> 8) & 0xff),
+    })
+}
+
+fn task(raw: &raw::Task) -> Result<Task, DecodeError> {
+    let comm = until_nul(&raw.comm);
+    Ok(Task {
+        tid: known_u32(raw.tid).ok_or(DecodeError::NoIdentity)?,
+        tgid: known_u32(raw.tgid).ok_or(DecodeError::NoIdentity)?,
+        ns_tgid: known_u32(raw.ns_tgid),
+        uid: known_u32(raw.uid),
+        start_boot_ns: known(raw.start_boot_ns),
+        comm: (!comm.is_empty()).then(|| String::from_utf8_lossy(comm).into_owned()),
+    })
+}
+
+/// The record of type `T` that the bytes begin with; its header must state that very size.
+///
+/// The kernel aligns records to eight bytes, as `T` needs; a copy that is not aligned is refused as short.
+fn whole<T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable>(
+    bytes: &[u8],
+) -> Result<&T, DecodeError> {
+    let (header, _) = raw::Header::read_from_prefix(bytes).map_err(|_| DecodeError::Short(bytes.len()))?;
+    if header.size as usize != size_of::<T>() {
+        return Err(DecodeError::Size { kind: header.kind, stated: header.size });
+    }
+    // The ring buffer keeps lengths as they were reserved, so nothing follows the record.
+    T::ref_from_bytes(bytes).map_err(|_| DecodeError::Short(bytes.len()))
+}
+
+fn known(value: u64) -> Option<u64> {
+    (value != ABSENT_U64).then_some(value)
+}
+
+fn known_u32(value: u32) -> Option<u32> {
+    (value != ABSENT_U32).then_some(value)
+}
+
+fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|&byte| byte == 0).next().unwrap_or(&[])
+}
+
+fn path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(until_nul(bytes)))
+}
+
+#[cfg(test)]
+mod tests;

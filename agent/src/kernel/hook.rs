@@ -1,0 +1,161 @@
+//! What the kernel side looks at, how, and what is missing: the part that `aft status` shows.
+
+use std::{fmt, io};
+
+use aya::programs::ProgramError;
+
+use super::{offsets::MissingFact, tracefs::TracefsError};
+
+/// One thing that is observed in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// Whom the OOM killer kills.
+    OomKill,
+    /// When those victims are gone.
+    OomExit,
+    /// Renames onto `..data`.
+    Swap,
+}
+
+impl Subject {
+    /// All subjects, in the order of their files.
+    pub const ALL: [Self; 3] = [Self::OomKill, Self::OomExit, Self::Swap];
+
+    /// The name in `aft status` and in losses.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OomKill => "oom_kill",
+            Self::OomExit => "oom_exit",
+            Self::Swap => "swap",
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a subject is observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// By tracepoints and raw tracepoints, which every kernel from 5.8 on has.
+    Tracepoint,
+}
+
+impl Tier {
+    /// The name in `aft status`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+/// One hook that could not be had.
+#[derive(Debug)]
+pub struct MissingHook {
+    /// The hook, e.g. `tp:syscalls/sys_enter_rename`.
+    pub hook: &'static str,
+    /// Why.
+    pub error: HookError,
+}
+
+/// What one subject has and lacks.
+#[derive(Debug)]
+pub struct SubjectStatus {
+    /// Which subject.
+    pub subject: Subject,
+    /// How it is observed; nothing if it is not observed at all.
+    pub tier: Option<Tier>,
+    /// The hooks that are attached, e.g. `raw_tp:mark_victim`; the value of an event's `hook`.
+    pub hooks: Vec<&'static str>,
+    /// The hooks that are not. A system call that this architecture lacks is among them, and no harm.
+    pub missing_hooks: Vec<MissingHook>,
+    /// The facts that this kernel does not offer.
+    pub missing_facts: Vec<MissingFact>,
+}
+
+/// Why a hook is not there; each says the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// The agent may not.
+    #[error("not permitted; run the agent as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN")]
+    NotPermitted(#[source] ProgramError),
+    /// The kernel has no such hook.
+    #[error("this kernel has no such hook; nothing can be done short of another kernel")]
+    Absent,
+    /// The kernel's verifier does not accept the program.
+    #[error("the kernel's verifier refused the program; report this with the kernel's version: {log}")]
+    Refused {
+        /// What the verifier said, its last lines.
+        log: String,
+        /// The loader's error.
+        #[source]
+        source: ProgramError,
+    },
+    /// The kernel does not let the hook be attached.
+    #[error("the kernel refused to attach the hook; check that it is built with CONFIG_BPF_EVENTS=y")]
+    NotAttached(#[source] ProgramError),
+    /// There is no tracefs, which names system-call tracepoints.
+    #[error(transparent)]
+    Tracefs(#[from] TracefsError),
+    /// Without this fact the hook's records would say nothing.
+    #[error("not used, because the kernel does not offer {0}")]
+    NeedsFact(MissingFact),
+    /// The embedded object has no such program: a defect of this build.
+    #[error("this build has no program of that name; report this")]
+    NotBuilt,
+}
+
+impl HookError {
+    /// Sorts a loader's error by what helps against it.
+    pub(super) fn from_program(error: ProgramError) -> Self {
+        let errno = errno(&error);
+        match (errno, error) {
+            (Some(libc_errno::EPERM | libc_errno::EACCES), error) if !is_verifier(&error) => {
+                Self::NotPermitted(error)
+            }
+            (Some(libc_errno::ENOENT), _) => Self::Absent,
+            (_, error) if is_verifier(&error) => Self::Refused { log: verifier_log(&error), source: error },
+            (_, error) => Self::NotAttached(error),
+        }
+    }
+}
+
+/// The errno at the root of an error, if an I/O error is among its sources.
+pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        at = error.source();
+    }
+    None
+}
+
+/// The few error numbers that are told apart, the same on all of Linux's architectures.
+pub(super) mod libc_errno {
+    pub(crate) const EPERM: i32 = 1;
+    pub(crate) const ENOENT: i32 = 2;
+    pub(crate) const EACCES: i32 = 13;
+}
+
+/// True if the verifier has said something, which it does only about a program it looked at.
+fn is_verifier(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { verifier_log, .. } if !verifier_log.to_string().trim().is_empty())
+}
+
+/// The end of what the verifier said: it explains itself last.
+fn verifier_log(error: &ProgramError) -> String {
+    /// Lines kept; a guess that shows the failing instruction and the sentence about it.
+    const LINES: usize = 12;
+    let ProgramError::LoadError { verifier_log, .. } = error else { return String::new() };
+    let text = verifier_log.to_string();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}

@@ -1,0 +1,184 @@
+//! What the rest of the agent gets from the kernel: owned, checked, in bytes rather than pages.
+//!
+//! The counterpart of `aftertrace_ebpf_common::record`, made by [`super::decode`]. `None` means that the
+//! kernel did not tell; it never means zero. Names and paths were chosen by whoever made them: hints, not
+//! identities, and hostile to a terminal until escaped.
+
+use std::path::PathBuf;
+
+/// One thing that happened in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The OOM killer killed a process.
+    OomKill(Box<OomKill>),
+    /// Something was renamed, or was to be renamed, onto `..data`.
+    Rename(Box<Rename>),
+    /// An OOM victim is gone.
+    Exit(Exit),
+}
+
+/// One task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// The thread's id in the initial pid namespace.
+    pub tid: u32,
+    /// The process's id in the initial pid namespace.
+    pub tgid: u32,
+    /// The process's id in its innermost pid namespace; 1 is the init of a container.
+    pub ns_tgid: Option<u32>,
+    /// The real user id in the initial user namespace.
+    pub uid: Option<u32>,
+    /// When the task was made, in nanoseconds of `CLOCK_BOOTTIME`; with `tid` an identity for this boot.
+    pub start_boot_ns: Option<u64>,
+    /// The command name; what is not UTF-8 in it is replaced.
+    pub comm: Option<String>,
+}
+
+/// A process killed by the OOM killer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OomKill {
+    /// When the victim was marked, in nanoseconds of `CLOCK_BOOTTIME`; for a sharer, when it was signalled.
+    pub boot_ns: u64,
+    /// When the kernel sent the SIGKILL; never after `boot_ns`.
+    pub signal_boot_ns: u64,
+    /// What the victim was to the decision.
+    pub role: OomRole,
+    /// Who died.
+    pub victim: Task,
+    /// Who allocated. Its tid keys the episode: one decision kills on one task's stack.
+    pub allocator: Task,
+    /// The kernfs id of the allocator's memory cgroup, which need not be the victim's.
+    pub allocator_memcg: Option<u64>,
+    /// Resident anonymous memory, as the kernel log states it: each CPU may hold back a few dozen pages.
+    pub rss_anon_bytes: Option<u64>,
+    /// Resident file memory; likewise.
+    pub rss_file_bytes: Option<u64>,
+    /// Resident shared memory; likewise.
+    pub rss_shmem_bytes: Option<u64>,
+    /// Memory swapped out; likewise.
+    pub swap_bytes: Option<u64>,
+    /// Memory mapped.
+    pub total_vm_bytes: Option<u64>,
+    /// Page tables.
+    pub pgtables_bytes: Option<u64>,
+    /// −1000 to 1000.
+    pub oom_score_adj: Option<i32>,
+    /// The victim's memory cgroup, then each ancestor up to the root. Empty if the kernel did not tell.
+    pub levels: Vec<MemcgLevel>,
+    /// True if there were ancestors above the last of `levels`.
+    pub levels_truncated: bool,
+}
+
+/// What a victim was to the decision that killed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OomRole {
+    /// SIGKILL and mark: the chosen victim, or, if a further one of the same allocator and a level has
+    /// `oom_group`, a member of its group.
+    Marked,
+    /// SIGKILL without a mark: it shared the memory of the marked process `marked_tgid`.
+    SharedMm {
+        /// The marked process.
+        marked_tgid: u32,
+    },
+}
+
+/// One memory cgroup at the instant of the kill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemcgLevel {
+    /// The cgroup directory's kernfs id: its inode number, and the cgroup id of cgroup v2.
+    pub kernfs_id: Option<u64>,
+    /// The directory's name, at most 127 bytes; absent for the root.
+    pub name: Option<String>,
+    /// True if the name may have been longer than what is kept.
+    pub name_truncated: bool,
+    /// Memory charged; may already be below the limit.
+    pub usage_bytes: Option<u64>,
+    /// The limit.
+    pub limit: Option<Limit>,
+    /// Times this cgroup's own limit stopped an allocation, since it was made.
+    pub max_events: Option<u64>,
+    /// OOM decisions because of this cgroup's own limit, since it was made, this one included.
+    pub oom_events: Option<u64>,
+    /// Kills counted against this very cgroup, since it was made, this one included.
+    pub oom_kill_events: Option<u64>,
+    /// Group kills counted against this very cgroup, since it was made.
+    pub oom_group_kill_events: Option<u64>,
+    /// Whether its tasks are killed together.
+    pub oom_group: Option<bool>,
+    /// Cgroup v1: whether an OOM decision is under way here or above.
+    pub under_oom: Option<bool>,
+}
+
+/// A memory cgroup's limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// None is set.
+    Unlimited,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+/// A rename onto `..data`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rename {
+    /// When the call returned, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// When it was entered; the rename took effect between the two.
+    pub enter_boot_ns: u64,
+    /// Who renamed.
+    pub writer: Task,
+    /// The inode number of the writer's mount namespace, in which the paths are to be read.
+    pub mount_namespace: Option<u32>,
+    /// `Ok`, or the errno with which the call failed.
+    pub result: Result<(), i32>,
+    /// The system call.
+    pub call: RenameCall,
+    /// The directory that `old_path` is relative to; nothing for the working directory.
+    pub old_dfd: Option<i32>,
+    /// The directory that `new_path` is relative to; nothing for the working directory.
+    pub new_dfd: Option<i32>,
+    /// `renameat2`'s flags.
+    pub flags: u32,
+    /// What was renamed, as the writer wrote it: a hint.
+    pub old_path: PathBuf,
+    /// What it was renamed onto, as the writer wrote it; its last component is `..data`. A hint.
+    pub new_path: PathBuf,
+}
+
+/// Which of the rename calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameCall {
+    /// `rename(2)`; arm64 has none.
+    Rename,
+    /// `renameat(2)`.
+    Renameat,
+    /// `renameat2(2)`.
+    Renameat2,
+}
+
+impl RenameCall {
+    /// The call's name in the kernel.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rename => "rename",
+            Self::Renameat => "renameat",
+            Self::Renameat2 => "renameat2",
+        }
+    }
+}
+
+/// The end of an OOM victim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// When its last thread exited, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// `boot_ns` of the [`OomKill`] it belongs to; with `task.tgid` that kill's identity.
+    pub kill_boot_ns: u64,
+    /// The thread that exited last.
+    pub task: Task,
+    /// The signal it died of; nothing if it exited by itself, or the kernel did not tell.
+    pub signal: Option<u32>,
+    /// The code it exited with by itself; nothing if a signal ended it, or the kernel did not tell.
+    pub code: Option<u32>,
+}

@@ -1,0 +1,140 @@
+//! tracefs: mounted if need be, and the formats of system-call tracepoints read from it.
+//!
+//! Raw tracepoints need no tracefs; only the rename subject does. The mount is left in place: other
+//! tracing programs expect it there, and systemd makes the same one.
+
+use std::{fs, io, path::Path};
+
+use tracing::info;
+
+/// Where tracefs belongs; the loader looks in the same two places.
+const MOUNT_POINT: &str = "/sys/kernel/tracing";
+/// Where it is seen on systems that mount only debugfs.
+const DEBUGFS_POINT: &str = "/sys/kernel/debug/tracing";
+
+/// Why there are no tracepoint formats to read.
+#[derive(Debug, thiserror::Error)]
+pub enum TracefsError {
+    /// It is not mounted, and the agent was told not to, or is not allowed to, mount it.
+    #[error(
+        "tracefs is not mounted at {MOUNT_POINT} and could not be; mount it \
+         (`mount -t tracefs tracefs {MOUNT_POINT}`), or give the agent CAP_SYS_ADMIN"
+    )]
+    NotMounted(#[source] io::Error),
+    /// The kernel has no tracepoint of that name; some system calls do not exist everywhere.
+    #[error("this kernel has no tracepoint {0}")]
+    NoSuchTracepoint(String),
+    /// A tracepoint's format could not be read.
+    #[error("the format of tracepoint {tracepoint} could not be read; run as root")]
+    Unreadable {
+        /// `category/name`.
+        tracepoint: String,
+        /// What the file system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A mounted tracefs.
+#[derive(Clone, Copy, Debug)]
+pub struct Tracefs {
+    root: &'static str,
+}
+
+/// Where a field lies in a tracepoint's context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldPlace {
+    /// Bytes from the beginning of the context.
+    pub offset: u32,
+    /// Bytes that the field takes.
+    pub size: u32,
+}
+
+impl Tracefs {
+    /// Finds tracefs, mounting it at its place if `may_mount` and it is nowhere.
+    ///
+    /// # Errors
+    /// [`TracefsError::NotMounted`] if that leaves none.
+    pub fn open(may_mount: bool) -> Result<Self, TracefsError> {
+        if let Some(root) = [MOUNT_POINT, DEBUGFS_POINT].into_iter().find(|root| is_tracefs(root)) {
+            return Ok(Self { root });
+        }
+        if !may_mount {
+            return Err(TracefsError::NotMounted(io::ErrorKind::NotFound.into()));
+        }
+        use rustix::mount::{MountFlags, mount};
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("tracefs", MOUNT_POINT, "tracefs", flags, None)
+            .map_err(|errno| TracefsError::NotMounted(errno.into()))?;
+        info!(path = MOUNT_POINT, "mounted tracefs, which was mounted nowhere");
+        Ok(Self { root: MOUNT_POINT })
+    }
+
+    /// The text of a tracepoint's `format` file.
+    ///
+    /// # Errors
+    /// The tracepoint does not exist, or may not be read.
+    pub fn format(&self, category: &str, name: &str) -> Result<String, TracefsError> {
+        let path = Path::new(self.root).join("events").join(category).join(name).join("format");
+        fs::read_to_string(path).map_err(|source| {
+            let tracepoint = format!("{category}/{name}");
+            match source.kind() {
+                io::ErrorKind::NotFound => TracefsError::NoSuchTracepoint(tracepoint),
+                _ => TracefsError::Unreadable { tracepoint, source },
+            }
+        })
+    }
+}
+
+/// True if tracefs is visible there.
+fn is_tracefs(root: &str) -> bool {
+    Path::new(root).join("events/header_page").exists()
+}
+
+/// Finds a field in a `format` text; nothing if it has none of that name.
+///
+/// A field's line is `field:const char * newname;	offset:24;	size:8;	signed:0;`.
+#[must_use]
+pub fn field(format: &str, name: &str) -> Option<FieldPlace> {
+    format.lines().find_map(|line| {
+        let mut parts = line.trim().split(';').map(str::trim);
+        let declaration = parts.next()?.strip_prefix("field:")?;
+        let declared = declaration.rsplit(|c: char| c.is_whitespace() || c == '*').next()?;
+        if declared.split('[').next()? != name {
+            return None;
+        }
+        let offset = parts.next()?.strip_prefix("offset:")?.parse().ok()?;
+        let size = parts.next()?.strip_prefix("size:")?.parse().ok()?;
+        Some(FieldPlace { offset, size })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FieldPlace, field};
+
+    const FORMAT: &str = "name: sys_enter_renameat\nID: 870\nformat:\n\
+        \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\
+        \n\
+        \tfield:int __syscall_nr;\toffset:8;\tsize:4;\tsigned:1;\n\
+        \tfield:const char * oldname;\toffset:24;\tsize:8;\tsigned:0;\n\
+        \tfield:const char *newname;\toffset:40;\tsize:8;\tsigned:0;\n\
+        \tfield:char comm[16];\toffset:48;\tsize:16;\tsigned:0;\n\
+        \tfield:int broken;\toffset:x;\tsize:4;\tsigned:1;\n\
+        \nprint fmt: \"oldname: 0x%08lx\", ((unsigned long)(REC->oldname))\n";
+
+    fn check(name: &str, expected: Option<(u32, u32)>) {
+        assert_eq!(field(FORMAT, name), expected.map(|(offset, size)| FieldPlace { offset, size }), "{name}");
+    }
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        check("oldname", Some((24, 8)));
+        check("newname", Some((40, 8)));
+        check("comm", Some((48, 16)));
+        check("__syscall_nr", Some((8, 4)));
+        check("name", None);
+        check("ret", None);
+        check("broken", None);
+    }
+}

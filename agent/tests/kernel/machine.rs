@@ -1,0 +1,198 @@
+//! What the tests need of the machine: the loaded programs, and memory cgroups of their own.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use aftertrace_agent::kernel::{Attached, Kernel, KernelConfig, LoadError, Losses, Record, Subject};
+use tokio::sync::mpsc;
+
+/// How long a record that must come may take on a busy machine. Only a failing test waits this long.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The loaded programs and what they have said so far.
+pub(crate) struct Observer {
+    pub(crate) attached: Attached,
+    pub(crate) losses: Losses,
+    records: mpsc::Receiver<Record>,
+}
+
+impl Observer {
+    /// Loads the programs, or says why this machine cannot. Needs a runtime.
+    pub(crate) fn start(config: &KernelConfig, subject: Subject) -> Option<Self> {
+        let kernel = match Kernel::load(config) {
+            Ok(kernel) => kernel,
+            Err(error @ (LoadError::NotPermitted(_) | LoadError::NoBtf { .. })) => {
+                println!("SKIPPED: {error}");
+                return None;
+            }
+            Err(error) => panic!("{error}: {error:?}"),
+        };
+        let Kernel { attached, drain, losses } = kernel;
+        let status = attached
+            .subjects()
+            .iter()
+            .find(|status| status.subject == subject)
+            .expect("every subject has one");
+        if status.tier.is_none() {
+            let why: Vec<String> = status
+                .missing_hooks
+                .iter()
+                .map(|missing| format!("{}: {}", missing.hook, missing.error))
+                .collect();
+            assert!(!why.iter().any(|why| why.contains("verifier")), "{why:?}");
+            println!("SKIPPED: {subject} cannot be observed here: {why:?}");
+            return None;
+        }
+        let (sender, records) = mpsc::channel(1024);
+        tokio::spawn(async move { drain.run(sender).await.expect("the runtime has I/O enabled") });
+        Some(Self { attached, losses, records })
+    }
+
+    /// The first record that `pick` takes; those before it that it does not take are other processes'.
+    pub(crate) async fn next<T>(&mut self, mut pick: impl FnMut(Record) -> Option<T>) -> T {
+        let wait = async {
+            loop {
+                let record = self.records.recv().await.expect("the drain runs as long as the observer");
+                if let Some(picked) = pick(record) {
+                    return picked;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, wait).await.expect("the record comes before the deadline")
+    }
+}
+
+/// A memory cgroup under a name of the tests', removed when dropped.
+pub(crate) struct Cgroup {
+    path: PathBuf,
+    is_v1: bool,
+}
+
+impl Cgroup {
+    /// Makes a cgroup at the root of the memory hierarchy, or says why this machine cannot.
+    pub(crate) fn make(name: &str) -> Option<Self> {
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        let v2 = Path::new("/sys/fs/cgroup");
+        let (root, is_v1) = if v1.join("memory.limit_in_bytes").exists() { (v1, true) } else { (v2, false) };
+        if !is_v1 {
+            let _ = fs::write(v2.join("cgroup.subtree_control"), "+memory");
+        }
+        let cgroup =
+            Self { path: root.join(format!("aftertrace-test-{}-{name}", std::process::id())), is_v1 };
+        if let Err(error) = fs::create_dir(&cgroup.path) {
+            println!("SKIPPED: no memory cgroup can be made at {}: {error}", cgroup.path.display());
+            return None;
+        }
+        Some(cgroup)
+    }
+
+    /// Makes a cgroup inside this one.
+    pub(crate) fn child(&self, name: &str) -> Self {
+        if !self.is_v1 {
+            fs::write(self.path.join("cgroup.subtree_control"), "+memory").expect("the parent has no tasks");
+        }
+        let child = Self { path: self.path.join(name), is_v1: self.is_v1 };
+        fs::create_dir(&child.path).expect("the parent was made by this test");
+        child
+    }
+
+    pub(crate) fn limit(&self, bytes: u64) {
+        let file = if self.is_v1 { "memory.limit_in_bytes" } else { "memory.max" };
+        fs::write(self.path.join(file), bytes.to_string()).expect("the limit is not below what is used");
+        // Swap would let the victim go on. Not every kernel accounts it.
+        let _ = if self.is_v1 {
+            fs::write(self.path.join("memory.memsw.limit_in_bytes"), bytes.to_string())
+        } else {
+            fs::write(self.path.join("memory.swap.max"), "0")
+        };
+    }
+
+    /// The kernel's own count of the kills in this very cgroup.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let file = if self.is_v1 { "memory.oom_control" } else { "memory.events.local" };
+        let text = fs::read_to_string(self.path.join(file)).expect("every memory cgroup has it");
+        let value =
+            text.lines().find_map(|line| line.strip_prefix("oom_kill ")).expect("the kernel counts kills");
+        value.trim().parse().expect("a count is a number")
+    }
+
+    /// The directory's inode number, which is its kernfs id.
+    pub(crate) fn id(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt as _;
+        fs::metadata(&self.path).expect("the directory was made by this test").ino()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.path.file_name().expect("a cgroup's path ends in its name").to_string_lossy().into_owned()
+    }
+
+    /// Runs a shell in this cgroup that waits for one line before it goes on with `script`.
+    pub(crate) fn shell(&self, script: &str) -> Held {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("read line; {script}")]);
+        self.hold(command)
+    }
+
+    /// Runs a command in this cgroup; it must read a line from its input before it does anything.
+    pub(crate) fn hold(&self, mut command: Command) -> Held {
+        let child = command
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("a command of the base system starts");
+        fs::write(self.path.join("cgroup.procs"), child.id().to_string()).expect("the process still waits");
+        Held { child }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Exiting tasks leave a moment after they are reaped.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.path).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        println!("{} is left behind", self.path.display());
+    }
+}
+
+/// A process that waits to be let go; killed and reaped when dropped.
+pub(crate) struct Held {
+    child: Child,
+}
+
+impl Held {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets it go, and waits for its end.
+    pub(crate) fn run(&mut self) -> ExitStatus {
+        self.release();
+        self.child.wait().expect("the child is ours")
+    }
+
+    pub(crate) fn release(&mut self) {
+        let mut input = self.child.stdin.take().expect("it is let go once");
+        input.write_all(b"go\n").expect("the process waits for its line");
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A shell script that allocates until something stops it: `tail` keeps an endless line.
+pub(crate) const HOG: &str = "exec tail /dev/zero";

@@ -1,0 +1,177 @@
+//! Real OOM kills in memory cgroups of the test's own.
+
+use aftertrace_agent::kernel::{
+    Exit, KernelConfig, Limit, LossReason, OomKill, OomRole, Record, Subject, clock::boot_now_ns,
+};
+
+use crate::machine::{Cgroup, HOG, Observer};
+
+/// A limit that a shell fits in and that an allocating process reaches at once.
+const LIMIT: u64 = 16 << 20;
+
+/// The kill of one process; records of other processes are passed by.
+async fn kill_of(observer: &mut Observer, tgid: u32) -> OomKill {
+    observer
+        .next(|record| match record {
+            Record::OomKill(kill) if kill.victim.tgid == tgid => Some(*kill),
+            _ => None,
+        })
+        .await
+}
+
+async fn exit_of(observer: &mut Observer, tgid: u32) -> Exit {
+    observer
+        .next(|record| match record {
+            Record::Exit(exit) if exit.task.tgid == tgid => Some(exit),
+            _ => None,
+        })
+        .await
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_kill_names_its_victim_and_every_cgroup_up_to_the_root() {
+    let Some(mut observer) = Observer::start(&KernelConfig::default(), Subject::OomKill) else { return };
+    let Some(outer) = Cgroup::make("levels") else { return };
+    outer.limit(64 << 20);
+    let inner = outer.child("inner");
+    inner.limit(LIMIT);
+
+    let mut victim = inner.shell(HOG);
+    let pid = victim.pid();
+    let before = boot_now_ns();
+    victim.run();
+    let after = boot_now_ns();
+
+    let kill = kill_of(&mut observer, pid).await;
+    assert_eq!(kill.role, OomRole::Marked);
+    assert!(before <= kill.signal_boot_ns && kill.signal_boot_ns <= kill.boot_ns && kill.boot_ns <= after);
+    assert_eq!((kill.victim.tid, kill.victim.uid), (pid, Some(0)));
+    assert_eq!(kill.victim.comm.as_deref(), Some("tail"));
+    assert_eq!(kill.victim.ns_tgid, Some(pid), "no pid namespace of its own");
+    assert!(kill.victim.start_boot_ns.is_some_and(|start| start < before));
+    assert_eq!(kill.allocator.tgid, pid, "it was its own allocation");
+    assert_eq!(kill.allocator_memcg, Some(inner.id()));
+    let anonymous = kill.rss_anon_bytes.expect("every kernel counts anonymous pages");
+    assert!((LIMIT / 2..=LIMIT).contains(&anonymous), "{anonymous}");
+    assert!(kill.total_vm_bytes.is_some_and(|mapped| mapped >= anonymous));
+    assert!(kill.pgtables_bytes.is_some_and(|bytes| bytes > 0));
+    assert_eq!(kill.oom_score_adj, Some(0));
+    assert_eq!(kill.swap_bytes, Some(0));
+
+    let [own, above, root] = kill.levels.as_slice() else { panic!("{:?}", kill.levels) };
+    assert!(!kill.levels_truncated);
+    assert_eq!((own.kernfs_id, own.name.clone()), (Some(inner.id()), Some(inner.name())));
+    assert_eq!((above.kernfs_id, above.name.clone()), (Some(outer.id()), Some(outer.name())));
+    assert_eq!(root.name, None);
+    assert_eq!(own.limit, Some(Limit::Bytes(LIMIT)));
+    assert_eq!(above.limit, Some(Limit::Bytes(64 << 20)));
+    assert_eq!(root.limit, Some(Limit::Unlimited));
+    assert!(own.usage_bytes.is_some_and(|usage| (LIMIT / 2..=LIMIT).contains(&usage)), "{own:?}");
+    assert_eq!((own.oom_events, above.oom_events), (Some(1), Some(0)), "the inner limit fired");
+    assert_eq!(own.oom_kill_events, Some(1));
+    assert_eq!(own.oom_group, Some(false));
+    assert_eq!(inner.oom_kills(), 1);
+
+    let exit = exit_of(&mut observer, pid).await;
+    assert_eq!((exit.signal, exit.code), (Some(9), None));
+    assert_eq!(exit.kill_boot_ns, kill.boot_ns);
+    assert_eq!(exit.task.start_boot_ns, kill.victim.start_boot_ns);
+    assert!(kill.boot_ns <= exit.boot_ns && exit.boot_ns <= after);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn as_many_records_come_as_the_kernel_counts_kills() {
+    let Some(mut observer) = Observer::start(&KernelConfig::default(), Subject::OomKill) else { return };
+    let Some(cgroup) = Cgroup::make("count") else { return };
+    cgroup.limit(LIMIT);
+
+    const KILLS: u64 = 5;
+    let mut victims = Vec::new();
+    for _ in 0..KILLS {
+        let mut victim = cgroup.shell(HOG);
+        victims.push(victim.pid());
+        victim.run();
+    }
+    assert_eq!(cgroup.oom_kills(), KILLS);
+
+    // A marker behind all kills: once its record is here, so is everything before it.
+    let mut last = cgroup.shell(HOG);
+    let marker = last.pid();
+    last.run();
+    let mut seen = Vec::new();
+    let own = cgroup.id();
+    observer
+        .next(|record| match record {
+            Record::OomKill(kill) if kill.victim.tgid == marker => Some(()),
+            Record::OomKill(kill) if kill.levels.first().and_then(|level| level.kernfs_id) == Some(own) => {
+                seen.push((kill.victim.tgid, kill.levels[0].oom_kill_events));
+                None
+            }
+            _ => None,
+        })
+        .await;
+    let expected: Vec<_> = victims.into_iter().zip((1..=KILLS).map(Some)).collect();
+    assert_eq!(seen, expected, "each once, in order, at the kernel's own count");
+    let lost: Vec<_> = observer.losses.take().into_iter().filter(|loss| loss.reason.loses_event()).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_process_killed_by_anything_else_is_no_oom_kill() {
+    let Some(mut observer) = Observer::start(&KernelConfig::default(), Subject::OomKill) else { return };
+    let Some(cgroup) = Cgroup::make("kill9") else { return };
+    cgroup.limit(LIMIT);
+
+    let killed = cgroup.shell("exec sleep 60");
+    let innocent = killed.pid();
+    drop(killed);
+
+    let mut victim = cgroup.shell(HOG);
+    let marker = victim.pid();
+    victim.run();
+    observer
+        .next(|record| match record {
+            Record::OomKill(kill) if kill.victim.tgid == innocent => panic!("{kill:?}"),
+            Record::Exit(exit) if exit.task.tgid == innocent => panic!("{exit:?}"),
+            Record::Exit(exit) if exit.task.tgid == marker => Some(()),
+            _ => None,
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_init_of_a_pid_namespace_is_known_as_such_and_its_teardown_makes_no_kill() {
+    let Some(mut observer) = Observer::start(&KernelConfig::default(), Subject::OomKill) else { return };
+    let Some(cgroup) = Cgroup::make("pidns") else { return };
+    cgroup.limit(LIMIT);
+
+    // The init of the namespace has a child when it is killed; the kernel then sends that child a SIGKILL
+    // of its own, without a mark.
+    let mut shell =
+        cgroup.shell("exec unshare --pid --fork --kill-child sh -c 'sleep 60 & exec tail /dev/zero'");
+    shell.run();
+    let kill = observer
+        .next(|record| match record {
+            Record::OomKill(kill) if kill.levels.first()?.kernfs_id == Some(cgroup.id()) => Some(*kill),
+            _ => None,
+        })
+        .await;
+    assert_eq!(kill.victim.ns_tgid, Some(1));
+    assert_ne!(kill.victim.tgid, 1);
+    assert_eq!(cgroup.oom_kills(), 1);
+
+    let mut victim = cgroup.shell(HOG);
+    let marker = victim.pid();
+    victim.run();
+    observer
+        .next(|record| match record {
+            Record::OomKill(kill) if kill.victim.tgid == marker => Some(()),
+            Record::OomKill(kill) if kill.levels.first()?.kernfs_id == Some(cgroup.id()) => {
+                panic!("{kill:?}")
+            }
+            _ => None,
+        })
+        .await;
+    let losses = observer.losses.take();
+    assert!(!losses.iter().any(|loss| loss.reason == LossReason::Malformed), "{losses:?}");
+}
