@@ -1,0 +1,312 @@
+//! `Ingest.Stream`: what agents send → the writer → acknowledgements.
+//!
+//! One task per stream reads batches, has them [`batch`]-sorted and submitted, and acknowledges in the order
+//! of arrival once everything of a batch is durable. A fact about a pod that our watch has not confirmed yet
+//! is held back and keeps the acknowledgements behind it waiting, not the facts behind it. What is in flight
+//! is bounded: past the bound the stream is not read, and HTTP/2 slows the agent down.
+
+mod batch;
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aftertrace_api::proto::ingest_server::Ingest;
+use aftertrace_api::proto::stream_request::Message as Request;
+use aftertrace_api::proto::stream_response::Message as Response;
+use aftertrace_api::{BATCH_ITEMS_MAX, proto};
+use aftertrace_model::text;
+use futures::stream::FuturesOrdered;
+use futures::{Stream, StreamExt as _};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use crate::agents::{Agents, Connection};
+use crate::auth::{Auth, Identity, Role};
+use crate::clock;
+use crate::secret::ClusterSecret;
+use crate::store::StoreError;
+use crate::watch::Placements;
+use crate::writer::{Accepted, WriterHandle};
+use batch::{Sorted, Speaker};
+
+/// Most items of one stream that are received and not acknowledged: ten batches hide the disk's latency.
+const IN_FLIGHT_ITEMS_MAX: usize = 10 * BATCH_ITEMS_MAX;
+
+/// How long a fact waits for the watch to confirm its pod: status reaches a watch within a second or two, and
+/// an API server restart takes some ten.
+const HOLD: Duration = Duration::from_secs(30);
+
+/// How long a new stream may stay silent.
+const HELLO_WAIT: Duration = Duration::from_secs(10);
+
+/// Responses that wait for a slow agent.
+const RESPONSES_MAX: usize = 64;
+
+/// Keys that one node may wait for: above the volumes of the 110 pods that Kubernetes runs on a node.
+const KEYS_WAITING_MAX: usize = 4_096;
+
+/// The longest node name: a DNS name.
+const NODE_BYTES_MAX: usize = 253;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct IngestService(Arc<Shared>);
+
+/// What every stream needs.
+#[derive(Debug)]
+pub struct Shared {
+    /// Our cluster's name.
+    pub cluster: String,
+    /// Checks tokens.
+    pub auth: Arc<Auth>,
+    /// Derives hashing keys.
+    pub secret: ClusterSecret,
+    /// Makes facts durable.
+    pub writer: WriterHandle,
+    /// Knows the agents.
+    pub agents: Arc<Agents>,
+    /// Knows where pods run.
+    pub placements: Arc<Placements>,
+    /// Becomes true when the aggregator drains.
+    pub draining: watch::Receiver<bool>,
+}
+
+impl IngestService {
+    /// The service over what it shares.
+    #[must_use]
+    pub fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+#[tonic::async_trait]
+impl Ingest for IngestService {
+    type StreamStream = Pin<Box<dyn Stream<Item = Result<proto::StreamResponse, Status>> + Send>>;
+
+    async fn stream(
+        &self,
+        request: tonic::Request<Streaming<proto::StreamRequest>>,
+    ) -> Result<tonic::Response<Self::StreamStream>, Status> {
+        let identity = self.0.auth.admit(request.metadata(), Role::Agent).await?;
+        let (responses, receiver) = mpsc::channel(RESPONSES_MAX);
+        let shared = Arc::clone(&self.0);
+        let inbound = request.into_inner();
+        tokio::spawn(async move {
+            if let Err(status) = serve(&shared, &identity, inbound, &responses).await {
+                debug!(code = ?status.code(), message = status.message(), "stream ended");
+                // The agent may be gone already; then nobody needs to be told.
+                let _ = responses.send(Err(status)).await;
+            }
+        });
+        Ok(tonic::Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+type Responses = mpsc::Sender<Result<proto::StreamResponse, Status>>;
+
+async fn serve(
+    shared: &Arc<Shared>,
+    identity: &Identity,
+    mut inbound: Streaming<proto::StreamRequest>,
+    responses: &Responses,
+) -> Result<(), Status> {
+    let hello = match tokio::time::timeout(HELLO_WAIT, inbound.message()).await {
+        Ok(first) => first?.and_then(|request| request.message),
+        Err(_) => return Err(Status::deadline_exceeded("no hello came; a stream opens with one")),
+    };
+    let Some(Request::Hello(hello)) = hello else {
+        return Err(Status::invalid_argument("the first message of a stream must be hello"));
+    };
+    let speaker = Arc::new(introduce(shared, identity, &hello)?);
+    let node = speaker.node.clone();
+    let version = text::escape(&hello.version);
+    let connection = shared
+        .agents
+        .connect(&node, &version, clock::now())
+        .ok_or_else(|| Status::resource_exhausted("too many nodes were heard; restart the aggregator"))?;
+    info!(node, version, "agent connected");
+    let in_flight_items_max = u32::try_from(IN_FLIGHT_ITEMS_MAX).expect("ten thousand fits");
+    answer(responses, Response::Welcome(proto::Welcome { in_flight_items_max })).await?;
+    let ended = converse(shared, &speaker, &connection, inbound, responses).await;
+    info!(node, "agent disconnected");
+    ended
+}
+
+/// Checks who speaks.
+fn introduce(shared: &Shared, identity: &Identity, hello: &proto::Hello) -> Result<Speaker, Status> {
+    if hello.cluster != shared.cluster {
+        return Err(Status::failed_precondition(format!(
+            "this aggregator keeps cluster {:?}, the agent says {:?}: start both with the same --cluster",
+            shared.cluster,
+            text::escape(&hello.cluster)
+        )));
+    }
+    let node = &hello.node;
+    if node.is_empty() || node.len() > NODE_BYTES_MAX || text::escape(node) != *node {
+        return Err(Status::invalid_argument("hello.node must be the node's name: 1 to 253 visible bytes"));
+    }
+    if identity.node.as_ref().is_some_and(|own| own != node) {
+        return Err(Status::permission_denied(format!("the token is not one of node {node}")));
+    }
+    let spool_id = Uuid::from_slice(&hello.spool_id)
+        .map_err(|_| Status::invalid_argument("hello.spool_id must have 16 bytes"))?;
+    Ok(Speaker { cluster: shared.cluster.clone(), node: node.clone(), spool_id })
+}
+
+async fn converse(
+    shared: &Arc<Shared>,
+    speaker: &Arc<Speaker>,
+    connection: &Connection,
+    mut inbound: Streaming<proto::StreamRequest>,
+    responses: &Responses,
+) -> Result<(), Status> {
+    let mut work = FuturesOrdered::new();
+    let mut in_flight_items = 0;
+    let mut keys_waiting = BTreeSet::new();
+    let mut placement_changes = shared.placements.changes();
+    let mut draining = shared.draining.clone();
+    loop {
+        tokio::select! {
+            biased;
+            () = drains(&mut draining) => {
+                return Err(Status::unavailable("the aggregator is shutting down; connect again"));
+            }
+            Some(done) = work.next(), if !work.is_empty() => {
+                let Done { items, ack, accepted } = done?;
+                in_flight_items -= items;
+                connection.accepted(accepted.events, accepted.duplicates, clock::now());
+                answer(responses, Response::Ack(ack)).await?;
+            }
+            Ok(()) = placement_changes.changed(), if !keys_waiting.is_empty() => {
+                give_keys(shared, speaker, &mut keys_waiting, responses).await?;
+            }
+            message = inbound.message(), if in_flight_items < IN_FLIGHT_ITEMS_MAX => {
+                let Some(message) = message? else { return finish(work, connection, responses).await };
+                match message.message {
+                    Some(Request::Batch(batch)) => {
+                        let items = batch.items.len();
+                        if items == 0 || items > BATCH_ITEMS_MAX {
+                            return Err(Status::invalid_argument(format!(
+                                "a batch of {items} items; it must have 1 to {BATCH_ITEMS_MAX}"
+                            )));
+                        }
+                        in_flight_items += items;
+                        work.push_back(take(Arc::clone(shared), Arc::clone(speaker), batch));
+                    }
+                    Some(Request::ObjectKeyRequest(wanted)) => {
+                        if keys_waiting.len() < KEYS_WAITING_MAX {
+                            keys_waiting.insert((wanted.kind, wanted.namespace, wanted.name));
+                        }
+                        give_keys(shared, speaker, &mut keys_waiting, responses).await?;
+                    }
+                    Some(Request::Status(status)) => connection.heard(status, clock::now()),
+                    Some(Request::Hello(_)) => {
+                        return Err(Status::invalid_argument("hello comes once, at the beginning"));
+                    }
+                    None => return Err(Status::invalid_argument("a message without content")),
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the aggregator drains, or is gone.
+async fn drains(draining: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, and the aggregator with it.
+    let _ = draining.wait_for(|draining| *draining).await;
+}
+
+/// The agent sends nothing more: what it sent is still acknowledged.
+async fn finish(
+    mut work: FuturesOrdered<impl Future<Output = Result<Done, Status>>>,
+    connection: &Connection,
+    responses: &Responses,
+) -> Result<(), Status> {
+    while let Some(done) = work.next().await {
+        let Done { ack, accepted, .. } = done?;
+        connection.accepted(accepted.events, accepted.duplicates, clock::now());
+        answer(responses, Response::Ack(ack)).await?;
+    }
+    Ok(())
+}
+
+/// A batch that is durable as a whole.
+struct Done {
+    items: usize,
+    ack: proto::Ack,
+    accepted: Accepted,
+}
+
+/// Makes one batch durable.
+async fn take(shared: Arc<Shared>, speaker: Arc<Speaker>, batch: proto::Batch) -> Result<Done, Status> {
+    let items = batch.items.len();
+    let first_sequence = batch.first_sequence;
+    let ack = proto::Ack { first_sequence, last_sequence: first_sequence.wrapping_add(items as u64 - 1) };
+    // Subscribed before the first look, so that no change is missed between look and wait.
+    let mut changes = shared.placements.changes();
+    let Sorted { facts, mut held } = speaker.sort(batch, &shared.placements, clock::now());
+    let mut accepted = submit(&shared, facts).await?;
+    let deadline = Instant::now() + HOLD;
+    while !held.is_empty() {
+        let waited = tokio::time::timeout_at(deadline, changes.changed()).await;
+        let mut sorted = Sorted::default();
+        for fact in held {
+            speaker.settle(fact, &shared.placements, &mut sorted);
+        }
+        held = std::mem::take(&mut sorted.held);
+        if waited.is_err() {
+            for fact in held.drain(..) {
+                warn!(node = speaker.node, kind = %fact.event.kind, "a fact's pod was not confirmed");
+                sorted.facts.gaps.push(speaker.unauthorized(fact.sequence, &fact.event));
+            }
+        }
+        let more = submit(&shared, sorted.facts).await?;
+        accepted.events += more.events;
+        accepted.duplicates += more.duplicates;
+    }
+    Ok(Done { items, ack, accepted })
+}
+
+async fn submit(shared: &Shared, facts: crate::writer::Facts) -> Result<Accepted, Status> {
+    if facts.events.is_empty() && facts.edges.is_empty() && facts.gaps.is_empty() {
+        return Ok(Accepted { position: 0, events: 0, duplicates: 0 });
+    }
+    shared.writer.submit(facts).await.map_err(|error| {
+        if !matches!(error, StoreError::Closed) {
+            warn!(%error, "cannot make a batch durable");
+        }
+        Status::unavailable(format!("the batch is not durable, send it again: {error}"))
+    })
+}
+
+/// Sends the keys of objects that a pod on the node mounts by now.
+async fn give_keys(
+    shared: &Shared,
+    speaker: &Speaker,
+    waiting: &mut BTreeSet<(String, String, String)>,
+    responses: &Responses,
+) -> Result<(), Status> {
+    let mounted: Vec<_> = waiting
+        .iter()
+        .filter(|(kind, namespace, name)| shared.placements.mounts(&speaker.node, kind, namespace, name))
+        .cloned()
+        .collect();
+    for wanted in mounted {
+        waiting.remove(&wanted);
+        let (kind, namespace, name) = wanted;
+        let key = shared.secret.object_key(&kind, &namespace, &name).as_bytes().to_vec();
+        answer(responses, Response::ObjectKey(proto::ObjectKey { kind, namespace, name, key })).await?;
+    }
+    Ok(())
+}
+
+async fn answer(responses: &Responses, message: Response) -> Result<(), Status> {
+    let response = proto::StreamResponse { message: Some(message) };
+    responses.send(Ok(response)).await.map_err(|_| Status::cancelled("the agent is gone"))
+}
