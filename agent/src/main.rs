@@ -1,2 +1,28 @@
 //! Parses, builds, runs and drains.
-fn main() {}
+
+use aftertrace_agent::{Args, Config, run};
+use anyhow::{Context, Result};
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> Result<()> {
+    let config = Config::try_from(Args::parse())?;
+    let filter = EnvFilter::try_from_env("AFTERTRACE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // One thread: the agent is idle nearly always, and then it should be small.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("ending");
+        };
+        run(config, stop).await.map_err(Into::into)
+    })
+}

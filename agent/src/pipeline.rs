@@ -1,0 +1,365 @@
+//! Where evidence becomes facts: kernel records, pod changes and counters in, spooled items out.
+//!
+//! One task owns all of the agent's knowledge. Each input is taken to its end before the next: attributed,
+//! made an event, joined to what is known, and put into the spool with its edges behind it. What waits for
+//! its pod is tried again whenever a pod changes.
+
+mod attributed;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aftertrace_api::proto::{self, item};
+use aftertrace_model::fact::FactKey;
+use aftertrace_model::{Event, EventId, Gap, GapReason, Occurrence, Timestamp};
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, trace};
+
+use crate::attribute::cgroup_name::CgroupRoot;
+use crate::attribute::pending::Pending;
+use crate::attribute::pods::Pods;
+use crate::clock;
+use crate::correlate::Correlator;
+use crate::draft::Origin;
+use crate::episode::{Episodes, Member};
+use crate::export::GivenKey;
+use crate::kernel::{Losses, OomKill, Record, Rename, WallClock};
+use crate::losses::{Ledger, of_kernel};
+use crate::pressure::Pressure;
+use crate::spool::Writer;
+use crate::status::{self, Figures};
+use crate::volumes::roots::{Outcome, Roots, Swap};
+use crate::volumes::sources::MountedObject;
+use crate::volumes::swap::Keys;
+use crate::watch::Change;
+use crate::watch::facts::Facts;
+
+/// The period of everything that is done by the clock.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Ticks between two looks at both clocks and at which volumes are gone.
+const MINUTE_TICKS: u64 = 60;
+
+/// Ticks between two gaps for hooks that are missing; each gap reaches as far ahead.
+const MISSING_TICKS: u64 = 600;
+
+/// How long a shutdown waits for the aggregator to take the rest. What it does not take stays in the spool.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// A kernel fact that waits for its pod.
+#[derive(Debug)]
+enum Waiting {
+    Kill { kill: Box<OomKill>, member: Member },
+    Swap { swap: Box<Swap>, rename: Box<Rename> },
+}
+
+/// What flows in.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    /// Kernel records; closed at once where there is no kernel evidence.
+    pub(crate) records: mpsc::Receiver<Record>,
+    /// Pod changes.
+    pub(crate) changes: mpsc::Receiver<Change>,
+    /// Keys from the aggregator.
+    pub(crate) keys: mpsc::Receiver<GivenKey>,
+}
+
+/// What the pipeline is made of.
+pub(crate) struct Parts {
+    pub(crate) origin: Origin,
+    pub(crate) cgroup_root: CgroupRoot,
+    pub(crate) proc: std::path::PathBuf,
+    pub(crate) roots: Roots,
+    pub(crate) pressure: Option<Pressure>,
+    pub(crate) correlator: Correlator,
+    pub(crate) spool: Writer,
+    pub(crate) spool_progress: watch::Receiver<crate::spool::Progress>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) kernel_losses: Option<Losses>,
+    pub(crate) subjects: Vec<proto::Subject>,
+    pub(crate) trouble: Vec<String>,
+    pub(crate) wanted: watch::Sender<Vec<MountedObject>>,
+    pub(crate) status: watch::Sender<proto::AgentStatus>,
+    pub(crate) watch_health: watch::Receiver<String>,
+}
+
+/// The agent's knowledge.
+pub(crate) struct Pipeline {
+    parts: Parts,
+    facts: Facts,
+    pods: Pods,
+    episodes: Episodes,
+    pending: Pending<Waiting>,
+    keys: Keys,
+    wall: WallClock,
+    clock_error_ns: u64,
+    ticks: u64,
+    /// Renames of volumes that changed no configuration, such as rotated tokens.
+    other_swaps: u64,
+}
+
+impl Pipeline {
+    /// Nothing is known yet but what the spool held.
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            facts: Facts::new(parts.origin.clone()),
+            parts,
+            pods: Pods::default(),
+            episodes: Episodes::default(),
+            pending: Pending::default(),
+            keys: HashMap::new(),
+            wall: WallClock::new(),
+            clock_error_ns: 0,
+            ticks: 0,
+            other_swaps: 0,
+        }
+    }
+
+    /// Takes inputs until `stop`; then what has come already, and ends the spool in order.
+    pub(crate) async fn run(mut self, mut inputs: Inputs, stop: impl Future<Output = ()>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::pin!(stop);
+        let mut has_records = true;
+        let mut has_changes = true;
+        let mut has_keys = true;
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                record = inputs.records.recv(), if has_records => match record {
+                    Some(record) => self.record(record).await,
+                    None => has_records = false,
+                },
+                change = inputs.changes.recv(), if has_changes => match change {
+                    Some(change) => self.change(change).await,
+                    None => has_changes = false,
+                },
+                key = inputs.keys.recv(), if has_keys => match key {
+                    Some((object, key)) => { self.keys.insert(object, key); }
+                    None => has_keys = false,
+                },
+                _ = tick.tick() => self.tick().await,
+            }
+        }
+        inputs.records.close();
+        inputs.changes.close();
+        while let Some(change) = inputs.changes.recv().await {
+            self.change(change).await;
+        }
+        while let Some(record) = inputs.records.recv().await {
+            self.record(record).await;
+        }
+        self.end().await;
+    }
+
+    async fn end(mut self) {
+        let now = clock::now();
+        self.settle_pending(now.plus_micros(crate::attribute::pending::WAIT_US)).await;
+        self.count_kernel_losses(now);
+        self.spool_gaps(now, true).await;
+        let last = self.parts.spool.next() - 1;
+        let is_taken = self.parts.spool_progress.wait_for(|p| p.acked >= last);
+        // In time or not: the rest lies in the spool.
+        let _ = tokio::time::timeout(GOODBYE, is_taken).await;
+        self.parts.spool.close().await;
+    }
+
+    async fn record(&mut self, record: Record) {
+        match record {
+            Record::OomKill(kill) => {
+                if let Some(member) = self.episodes.assign(&kill) {
+                    let now = clock::now();
+                    self.pending.push(now, Waiting::Kill { kill, member });
+                    self.settle_pending(now).await;
+                }
+            }
+            Record::Rename(rename) => self.rename(rename).await,
+            // There is no kind of fact for it yet; that the victim died is said by its container's status.
+            Record::Exit(exit) => trace!(pid = exit.task.tgid, signal = exit.signal, "an OOM victim is gone"),
+        }
+    }
+
+    async fn rename(&mut self, rename: Box<Rename>) {
+        let at = self.at(rename.boot_ns).at;
+        match self.parts.roots.judge(&rename, at) {
+            Outcome::Mounted => {}
+            Outcome::Rejected(why) => {
+                debug!(%why, pid = rename.writer.tgid, "a rename onto ..data is no certain swap");
+                let detail = why.to_string();
+                self.parts.ledger.add("agent/volumes", GapReason::SwapRejected, at, 1, &detail);
+            }
+            Outcome::Swapped(swap) => {
+                let now = clock::now();
+                self.pending.push(now, Waiting::Swap { swap, rename });
+                self.settle_pending(now).await;
+            }
+        }
+    }
+
+    async fn change(&mut self, change: Change) {
+        let now = clock::now();
+        match change {
+            Change::Apply(pod, seen) => {
+                self.pods.apply(&pod, now);
+                for event in self.facts.observe(&pod, seen) {
+                    self.put(event).await;
+                }
+                if let Some(uid) = pod.metadata.uid.as_deref() {
+                    self.scan_volumes(uid);
+                }
+            }
+            Change::Delete(pod, seen) => {
+                self.pods.apply(&pod, now);
+                for event in self.facts.observe(&pod, seen) {
+                    self.put(event).await;
+                }
+                if let Some(uid) = pod.metadata.uid.as_deref() {
+                    self.pods.delete(uid, now);
+                    self.facts.forget(uid);
+                    self.parts.roots.forget_pod(uid);
+                }
+            }
+            Change::Listed(uids) => {
+                self.pods.keep_only(&uids, now);
+                self.facts.keep_only(&uids);
+            }
+        }
+        self.want_keys();
+        self.settle_pending(now).await;
+    }
+
+    /// Registers a pod's volumes before they can be swapped.
+    fn scan_volumes(&mut self, uid: &str) {
+        self.parts.roots.scan_pod(uid, crate::kernel::clock::boot_now_ns());
+    }
+
+    /// Asks for the keys of all objects that are mounted, and forgets the others.
+    fn want_keys(&mut self) {
+        let mounted: BTreeSet<MountedObject> = self
+            .pods
+            .live()
+            .flat_map(|p| p.volumes.values().flat_map(|v| &v.objects))
+            .map(|s| s.object.clone())
+            .collect();
+        self.keys.retain(|object, _| mounted.contains(object));
+        let mounted: Vec<MountedObject> = mounted.into_iter().collect();
+        self.parts.wanted.send_if_modified(|held| {
+            let is_new = *held != mounted;
+            *held = mounted;
+            is_new
+        });
+    }
+
+    async fn tick(&mut self) {
+        let now = clock::now();
+        if self.pending.is_due(now) {
+            self.settle_pending(now).await;
+        }
+        if let Some(pressure) = &mut self.parts.pressure {
+            let events = pressure.look(&self.parts.origin, &self.pods, now);
+            for event in events {
+                self.put_record(event).await;
+            }
+        }
+        if self.ticks.is_multiple_of(MINUTE_TICKS) {
+            self.wall.resample();
+            self.clock_error_ns = self.wall.to_wall(crate::kernel::clock::boot_now_ns()).error_ns;
+            self.parts.roots.scan(crate::kernel::clock::boot_now_ns());
+            self.pods.bound(now);
+        }
+        if self.ticks.is_multiple_of(MISSING_TICKS) {
+            self.count_missing_hooks(now);
+        }
+        self.ticks += 1;
+        self.count_kernel_losses(now);
+        self.parts.correlator.count_evicted(&self.parts.ledger, now);
+        self.spool_gaps(now, false).await;
+        self.parts.spool.tick();
+        self.publish_status();
+    }
+
+    fn count_kernel_losses(&mut self, now: Timestamp) {
+        let from = now.plus_micros(-i64::try_from(TICK.as_micros()).unwrap_or(0));
+        for loss in self.parts.kernel_losses.iter_mut().flat_map(Losses::take) {
+            if let Some((component, reason, detail)) = of_kernel(loss.reason) {
+                self.parts.ledger.add_between(component, reason, (from, now), loss.count, detail);
+            }
+        }
+    }
+
+    /// A subject that is not seen is a gap for as long as it is so.
+    fn count_missing_hooks(&self, now: Timestamp) {
+        let until = now.plus_micros(i64::try_from(MISSING_TICKS).unwrap_or(0) * 1_000_000);
+        for subject in self.parts.subjects.iter().filter(|s| s.tier == "none") {
+            let component = format!("kernel/{}", subject.name);
+            let detail = subject.missing.join("; ");
+            self.parts.ledger.add_between(&component, GapReason::HookMissing, (now, until), 0, &detail);
+        }
+    }
+
+    async fn spool_gaps(&mut self, now: Timestamp, is_last: bool) {
+        for gap in self.parts.ledger.drain(&self.parts.origin, now, is_last) {
+            self.put_gap(&gap).await;
+        }
+    }
+
+    fn publish_status(&self) {
+        let progress = self.parts.spool_progress.borrow().clone();
+        let figures = Figures {
+            spool_items: progress.unacked_items,
+            spool_bytes: progress.bytes,
+            pods: u32::try_from(self.pods.live().count()).unwrap_or(u32::MAX),
+            watch: self.parts.watch_health.borrow().clone(),
+            clock_error_ns: self.clock_error_ns,
+        };
+        let trouble: Vec<String> = self.parts.trouble.iter().cloned().chain(progress.trouble).collect();
+        let message = status::message(&self.parts.origin, &self.parts.subjects, &figures, &trouble);
+        self.parts.status.send_if_modified(|held| {
+            // Memory breathes: alone it is no change.
+            let changed = proto::AgentStatus { rss_bytes: held.rss_bytes, ..message.clone() } != *held;
+            if changed {
+                *held = message;
+            }
+            changed
+        });
+    }
+
+    /// A kernel time as an instant with its bound.
+    fn at(&mut self, boot_ns: u64) -> Occurrence {
+        let wall = self.wall.to_wall(boot_ns);
+        // One more for rounding down to a microsecond.
+        let error_us = i64::try_from(wall.error_ns.div_ceil(1_000)).unwrap_or(i64::MAX).saturating_add(1);
+        Occurrence::within(Timestamp::from_micros(wall.unix_us()), error_us)
+    }
+
+    /// Spools a fact whose identity is its place in the spool.
+    async fn put_record(&mut self, mut event: Event) -> EventId {
+        let key =
+            FactKey::Record { spool_id: self.parts.spool.spool_id(), sequence: self.parts.spool.next() };
+        event.event_id = key.event_id(&self.parts.origin.cluster, event.occurred.at);
+        let id = event.event_id;
+        self.put(event).await;
+        id
+    }
+
+    /// Spools a fact, and behind it the edges that follow from it.
+    async fn put(&mut self, event: Event) {
+        trace!(kind = %event.kind, summary = event.summary, "fact");
+        let fact = item::Item::Event(proto::Event::from(&event));
+        self.parts.spool.append(proto::Item { item: Some(fact) }).await;
+        for edge in self.parts.correlator.observe(event) {
+            let edge = item::Item::Edge(proto::Edge::from(&edge));
+            self.parts.spool.append(proto::Item { item: Some(edge) }).await;
+        }
+    }
+
+    async fn put_gap(&mut self, gap: &Gap) {
+        let gap = item::Item::Gap(proto::Gap::from(gap));
+        self.parts.spool.append(proto::Item { item: Some(gap) }).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Kernel facts that wait for their pod → events, with a pod or, when the time is over, without.
+
+use aftertrace_model::{Event, GapReason, Occurrence, Timestamp};
+
+use super::{Pipeline, Waiting};
+use crate::attribute::cgroup_name::{Cgroup, CgroupUid, ContainerId, components};
+use crate::attribute::pending::Patience;
+use crate::draft;
+use crate::episode::{self, Member, Role};
+use crate::kernel::{OomKill, Rename};
+use crate::volumes::roots::Swap;
+use crate::volumes::swap;
+
+/// To whom a killed process belonged.
+enum Owner {
+    /// A container whose pod says so.
+    Container { uid: CgroupUid, id: ContainerId, nested: bool },
+    /// A member of a pod that is no container.
+    Pod { uid: CgroupUid },
+    /// No pod.
+    Outside,
+    /// A pod that is not known yet; its uid as the cgroup has it, a hint.
+    Unknown { uid: CgroupUid },
+    /// The record does not hold the whole path.
+    Unreadable,
+}
+
+/// How the cgroup was read.
+#[derive(Clone, Copy)]
+enum ReadFrom {
+    Kernel,
+    Proc,
+}
+
+impl Pipeline {
+    /// Emits what can be attributed now, and what can wait no longer.
+    pub(super) async fn settle_pending(&mut self, now: Timestamp) {
+        for (since, patience, waiting) in self.pending.take(now) {
+            let kept = match waiting {
+                Waiting::Kill { kill, member } => {
+                    if self.try_kill(&kill, member, patience).await {
+                        None
+                    } else {
+                        Some(Waiting::Kill { kill, member })
+                    }
+                }
+                Waiting::Swap { swap, rename } => {
+                    if self.try_swap(&swap, &rename, patience).await {
+                        None
+                    } else {
+                        Some(Waiting::Swap { swap, rename })
+                    }
+                }
+            };
+            if let Some(waiting) = kept {
+                self.pending.put_back(since, waiting);
+            }
+        }
+    }
+
+    /// Whether the kill was emitted.
+    async fn try_kill(&mut self, kill: &OomKill, member: Member, patience: Patience) -> bool {
+        let (owner, read_from) = self.owner(kill);
+        let must_wait = match owner {
+            Owner::Unknown { .. } => true,
+            // The episode is told before its members.
+            _ => member.role != Role::Chosen && self.episodes.id(member.episode).is_none(),
+        };
+        if must_wait && patience == Patience::Wait {
+            return false;
+        }
+        let episode_id = match self.episodes.id(member.episode) {
+            Some(id) => id,
+            None => {
+                let occurred = self.at(kill.signal_boot_ns);
+                let mut event = episode::episode_event(&self.parts.origin, kill, occurred);
+                self.tie(&mut event, &owner, kill);
+                let id = self.put_record(event).await;
+                self.episodes.emitted(member.episode, id);
+                id
+            }
+        };
+        let occurred = self.at(kill.boot_ns);
+        let root = &self.parts.cgroup_root;
+        let mut event =
+            episode::kill_event(&self.parts.origin, kill, member.role, episode_id, occurred, root);
+        let place = self.tie(&mut event, &owner, kill);
+        event.summary = episode::kill_summary(kill, &place, &self.parts.cgroup_root);
+        let read_from = match read_from {
+            ReadFrom::Kernel => "kernel",
+            ReadFrom::Proc => "proc",
+        };
+        event.attributes.insert("aftertrace.cgroup.read_from".to_owned(), read_from.into());
+        if matches!(owner, Owner::Unknown { .. } | Owner::Unreadable) {
+            let detail = format!("{place}; the kill was kept without a pod");
+            self.parts.ledger.add("agent/attribute", GapReason::Unattributed, occurred.at, 1, &detail);
+        }
+        self.put_record(event).await;
+        true
+    }
+
+    /// Whose cgroup it was: by the kernel's record, else by `/proc`, which may already be another's.
+    fn owner(&self, kill: &OomKill) -> (Owner, ReadFrom) {
+        let root = &self.parts.cgroup_root;
+        let (cgroup, read_from) = match episode::classify(kill, root) {
+            Some(cgroup) => (Some(cgroup), ReadFrom::Kernel),
+            None if kill.levels.is_empty() => (self.cgroup_by_proc(kill.victim.tgid), ReadFrom::Proc),
+            None => (None, ReadFrom::Kernel),
+        };
+        let owner = match cgroup {
+            None => Owner::Unreadable,
+            Some(Cgroup::Outside) => Owner::Outside,
+            Some(Cgroup::Container { uid, id, nested }) => match self.pods.find(&uid, &id) {
+                Some(_) => Owner::Container { uid, id, nested },
+                None => Owner::Unknown { uid },
+            },
+            Some(Cgroup::Pod { uid }) => match self.pods.get(uid.as_str()) {
+                Some(_) => Owner::Pod { uid },
+                None => Owner::Unknown { uid },
+            },
+        };
+        (owner, read_from)
+    }
+
+    fn cgroup_by_proc(&self, tgid: u32) -> Option<Cgroup> {
+        let text = std::fs::read_to_string(self.parts.proc.join(tgid.to_string()).join("cgroup")).ok()?;
+        let path = text.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':');
+            let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+            (controllers.split(',').any(|c| c == "memory")).then_some(path)
+        });
+        let unified = || text.lines().find_map(|line| line.strip_prefix("0::"));
+        let names: Vec<&str> = components(path.or_else(unified)?).collect();
+        Some(self.parts.cgroup_root.classify(&names))
+    }
+
+    /// Ties an event to its owner; returns where it happened, for people.
+    fn tie(&self, event: &mut Event, owner: &Owner, kill: &OomKill) -> String {
+        match owner {
+            Owner::Container { uid, id, nested } => {
+                let Some((known, life)) = self.pods.find(uid, id) else { return String::new() };
+                draft::of_life(event, known, id.as_str(), life);
+                // Pid 1 of its own namespace is the container's init only where the container has one.
+                let is_telling = !nested && !known.shares_pids;
+                event.container_init = kill.victim.ns_tgid.filter(|_| is_telling).map(|pid| pid == 1);
+                let container = aftertrace_model::text::escape(&life.container);
+                format!("in container {container} of {}", draft::pod_name(&known.pod))
+            }
+            Owner::Pod { uid } => {
+                let Some(known) = self.pods.get(uid.as_str()) else { return String::new() };
+                draft::of_pod(event, known);
+                format!("in {}, outside its containers", draft::pod_name(&known.pod))
+            }
+            Owner::Outside => format!("outside any pod, in {}", episode::cgroup_path(kill)),
+            Owner::Unknown { uid } => {
+                let hint = "aftertrace.hint.pod.uid".to_owned();
+                event.attributes.insert(hint, uid.as_str().into());
+                format!("in a container that no pod's status lists, in {}", episode::cgroup_path(kill))
+            }
+            Owner::Unreadable => "in a cgroup that could not be read whole".to_owned(),
+        }
+    }
+
+    /// Whether the swap was emitted, or found to be none of configuration.
+    async fn try_swap(&mut self, swap: &Swap, rename: &Rename, patience: Patience) -> bool {
+        // It took effect somewhere within the call.
+        let (entered, returned) = (self.at(rename.enter_boot_ns), self.at(rename.boot_ns));
+        let occurred = Occurrence { earliest: entered.earliest.min(returned.earliest), ..returned };
+        let origin = &self.parts.origin;
+        if let Some(pod) = self.pods.get(&swap.volume.uid) {
+            let events = swap::events(origin, swap, rename, occurred, pod, &self.keys);
+            if events.is_empty() {
+                self.other_swaps += 1;
+                tracing::debug!(
+                    volume = swap.volume.volume,
+                    count = self.other_swaps,
+                    "a swap that changed no configuration"
+                );
+            }
+            for event in events {
+                self.put_record(event).await;
+            }
+            return true;
+        }
+        if patience == Patience::Wait {
+            return false;
+        }
+        let event = swap::unattributed(origin, swap, rename, occurred);
+        let detail = "a swap in a pod that did not become known";
+        self.parts.ledger.add("agent/attribute", GapReason::Unattributed, occurred.at, 1, detail);
+        self.put_record(event).await;
+        true
+    }
+}

@@ -1,0 +1,245 @@
+//! The registered volumes, and the checks that make a rename a swap.
+//!
+//! A volume is registered when it is first seen with a `..data`: at start, when its pod comes, or by its
+//! first rename, which is the mount. Later renames must lead from the registered generation to another one
+//! on the same device and inode. Evidence that fails a check is rejected, never guessed.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use aftertrace_model::Timestamp;
+use aftertrace_model::config::ObjectKey;
+
+use super::files::{self, Digests, Files};
+use super::path::{self, VolumePath};
+use crate::kernel::Rename;
+
+/// Most registered volumes: 110 pods with a few each, many times over. Beyond it the rest is not registered,
+/// and the first rename of such a volume counts as its mount.
+const ROOTS_MAX: usize = 16_384;
+
+/// How much later than the rename the link may claim to have been made, in microseconds: file systems stamp
+/// with a clock that is at most one tick behind, and the wall clock may be slewed meanwhile.
+const LINK_SLACK_US: i64 = 10_000;
+
+/// A volume as last confirmed.
+#[derive(Debug)]
+struct Root {
+    device: u64,
+    inode: u64,
+    generation: String,
+    digests: Option<Digests>,
+    registered_boot_ns: u64,
+}
+
+/// The registered volumes of this node.
+#[derive(Debug)]
+pub(crate) struct Roots {
+    kubelet_root: PathBuf,
+    proc: PathBuf,
+    /// The process whose mount namespace is the kubelet's.
+    kubelet_pid: u32,
+    key: ObjectKey,
+    by_path: HashMap<PathBuf, Root>,
+}
+
+/// A confirmed swap.
+#[derive(Debug)]
+pub(crate) struct Swap {
+    /// The volume.
+    pub(crate) volume: VolumePath,
+    /// The new generation's directory name.
+    pub(crate) generation: String,
+    /// The one before.
+    pub(crate) previous: String,
+    /// Paths that changed; `None` where a generation was too large to compare.
+    pub(crate) changed: Option<Vec<String>>,
+    /// The new files; `None` where they are too many or too large.
+    pub(crate) files: Option<Files>,
+}
+
+/// What a rename turned out to be.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// A swap.
+    Swapped(Box<Swap>),
+    /// The first generation of a volume, or one that was already registered: no change to report.
+    Mounted,
+    /// Not certain.
+    Rejected(Rejection),
+}
+
+/// Why a rename is no certain swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Rejection {
+    /// The call failed.
+    #[error("the rename failed")]
+    Failed,
+    /// Not the kubelet's mount namespace, or not known whose.
+    #[error("the writer is not in the kubelet's mount namespace")]
+    ForeignNamespace,
+    /// A relative path could not be resolved.
+    #[error("the path is relative and its directory is not known any more")]
+    Unresolved,
+    /// The path is not one of a volume under the kubelet's root.
+    #[error("the path is no volume under the kubelet's root")]
+    NotAVolume,
+    /// The volume is not there.
+    #[error("the volume is gone")]
+    Gone,
+    /// `..data` leads to no generation beside it.
+    #[error("..data is no link to a generation")]
+    NoGeneration,
+    /// A later swap came before this one could be confirmed.
+    #[error("a later swap came before this one was confirmed")]
+    Superseded,
+    /// `..data` still leads where it did.
+    #[error("..data shows no new generation")]
+    Unchanged,
+}
+
+impl Roots {
+    /// No volume is registered yet. `key` must be random: it only tells changed files from others.
+    pub(crate) fn new(kubelet_root: &Path, proc: &Path, kubelet_pid: u32, key: ObjectKey) -> Self {
+        // Where the kubelet's root is itself a link, the kernel sees the path as the kubelet wrote it.
+        let kubelet_root = kubelet_root.to_owned();
+        Self { kubelet_root, proc: proc.to_owned(), kubelet_pid, key, by_path: HashMap::new() }
+    }
+
+    /// Registers every volume that is there; returns how many are registered.
+    pub(crate) fn scan(&mut self, boot_ns: u64) -> usize {
+        self.by_path.retain(|path, _| path.exists());
+        if let Ok(pods) = std::fs::read_dir(self.kubelet_root.join("pods")) {
+            for pod in pods.flatten() {
+                if let Ok(uid) = pod.file_name().into_string() {
+                    self.scan_pod(&uid, boot_ns);
+                }
+            }
+        }
+        self.by_path.len()
+    }
+
+    /// Registers the volumes of a pod that are not registered yet.
+    pub(crate) fn scan_pod(&mut self, uid: &str, boot_ns: u64) {
+        for volume in path::volumes_of(&self.kubelet_root, uid) {
+            if !self.by_path.contains_key(&volume.root)
+                && let Ok((root, _)) = self.look(&volume.root, boot_ns)
+            {
+                self.register(volume.root, root);
+            }
+        }
+    }
+
+    /// Forgets the volumes of a pod that is gone.
+    pub(crate) fn forget_pod(&mut self, uid: &str) {
+        let pod = self.kubelet_root.join("pods").join(uid);
+        self.by_path.retain(|path, _| !path.starts_with(&pod));
+    }
+
+    /// Judges a rename; `at` is when the call returned.
+    pub(crate) fn judge(&mut self, rename: &Rename, at: Timestamp) -> Outcome {
+        match self.confirm(rename, at) {
+            Ok(Some(swap)) => Outcome::Swapped(Box::new(swap)),
+            Ok(None) => Outcome::Mounted,
+            Err(rejection) => Outcome::Rejected(rejection),
+        }
+    }
+
+    fn confirm(&mut self, rename: &Rename, at: Timestamp) -> Result<Option<Swap>, Rejection> {
+        if rename.result.is_err() {
+            return Err(Rejection::Failed);
+        }
+        let namespace = mount_namespace(&self.proc, self.kubelet_pid);
+        if namespace.is_none() || rename.mount_namespace != namespace {
+            return Err(Rejection::ForeignNamespace);
+        }
+        let tid = rename.writer.tid;
+        let old = self.resolve(tid, rename.old_dfd, &rename.old_path).ok_or(Rejection::Unresolved)?;
+        let new = self.resolve(tid, rename.new_dfd, &rename.new_path).ok_or(Rejection::Unresolved)?;
+        let volume = path::renamed(&self.kubelet_root, &old, &new).ok_or(Rejection::NotAVolume)?;
+        let (seen, files) = self.look(&volume.root, rename.boot_ns)?;
+        let link = std::fs::symlink_metadata(volume.root.join(path::DATA)).map_err(|_| Rejection::Gone)?;
+        let made = link.mtime().saturating_mul(1_000_000).saturating_add(link.mtime_nsec() / 1_000);
+        if made > at.as_micros().saturating_add(LINK_SLACK_US) {
+            return Err(Rejection::Superseded);
+        }
+        let Some(held) = self.by_path.get(&volume.root) else {
+            self.register(volume.root, seen);
+            return Ok(None);
+        };
+        if (held.device, held.inode) != (seen.device, seen.inode) {
+            // Another directory under an old name: the volume was taken down and set up again.
+            self.register(volume.root, seen);
+            return Ok(None);
+        }
+        if held.generation == seen.generation {
+            let is_known = rename.boot_ns <= held.registered_boot_ns;
+            return if is_known { Ok(None) } else { Err(Rejection::Unchanged) };
+        }
+        let changed = held.digests.as_ref().zip(seen.digests.as_ref()).map(|(b, a)| a.changed_since(b));
+        let previous = held.generation.clone();
+        let generation = seen.generation.clone();
+        self.register(volume.root.clone(), seen);
+        Ok(Some(Swap { volume, generation, previous, changed, files }))
+    }
+
+    fn register(&mut self, path: PathBuf, root: Root) {
+        if self.by_path.len() < ROOTS_MAX || self.by_path.contains_key(&path) {
+            self.by_path.insert(path, root);
+        }
+    }
+
+    /// The volume as it is now, read so that all of it belongs to one generation.
+    fn look(&self, path: &Path, boot_ns: u64) -> Result<(Root, Option<Files>), Rejection> {
+        let meta = std::fs::symlink_metadata(path).map_err(|_| Rejection::Gone)?;
+        if !meta.is_dir() {
+            return Err(Rejection::Gone);
+        }
+        let generation = generation(path)?;
+        let files = match files::read(&path.join(&generation)) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Rejection::Superseded),
+            Err(_) => None,
+        };
+        if self::generation(path)? != generation {
+            return Err(Rejection::Superseded);
+        }
+        let digests = files.as_ref().map(|f| Digests::of(f, &self.key));
+        let (device, inode) = (meta.dev(), meta.ino());
+        Ok((Root { device, inode, generation, digests, registered_boot_ns: boot_ns }, files))
+    }
+
+    /// An absolute path; a relative one through the writer's directory, while the writer still has it.
+    fn resolve(&self, tid: u32, dfd: Option<RawFd>, path: &Path) -> Option<PathBuf> {
+        if path.is_absolute() {
+            return Some(path.to_owned());
+        }
+        let task = self.proc.join(tid.to_string());
+        let base = match dfd {
+            None => std::fs::read_link(task.join("cwd")),
+            Some(fd) => std::fs::read_link(task.join("fd").join(fd.to_string())),
+        };
+        Some(base.ok().filter(|b| b.is_absolute())?.join(path))
+    }
+}
+
+/// Where `..data` leads: a directory beside it whose name begins with two dots.
+fn generation(root: &Path) -> Result<String, Rejection> {
+    let target = std::fs::read_link(root.join(path::DATA)).map_err(|_| Rejection::NoGeneration)?;
+    let name = target.to_str().ok_or(Rejection::NoGeneration)?;
+    let is_beside = target.file_name() == Some(OsStr::new(name)) && name.starts_with("..") && name.len() > 2;
+    is_beside.then(|| name.to_owned()).ok_or(Rejection::NoGeneration)
+}
+
+/// The inode number of a process's mount namespace.
+pub(crate) fn mount_namespace(proc: &Path, pid: u32) -> Option<u32> {
+    let link = std::fs::read_link(proc.join(pid.to_string()).join("ns/mnt")).ok()?;
+    link.to_str()?.strip_prefix("mnt:[")?.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests;
