@@ -1,0 +1,156 @@
+//! What is asked, and what is printed for it.
+
+use serde_json::Value;
+
+use crate::fake::Fake;
+use crate::{aft, aft_to, fixture, run};
+
+#[test]
+fn why_shows_the_chain_of_a_pod() {
+    let fake = Fake::start();
+    let (code, out, err) = run(aft_to(&fake).args(["why", "pod/checkout-7d9", "-n", "shop", "--utc"]));
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.starts_with("P001 OOM kill: pod/checkout-7d9 -n shop"), "{out}");
+    assert!(out.contains("10:52:02.104700     └─ oom_kill  killed memhog"), "{out}");
+    assert!(!out.contains('\u{1b}'), "no colours into a pipe: {out:?}");
+    let asked = fake.asked().why.remove(0);
+    assert_eq!((asked.namespace.as_str(), asked.pod.as_str(), asked.depth_max), ("shop", "checkout-7d9", 0));
+
+    let (code, out, _) = run(aft_to(&fake).args(["--color", "always", "why", "pod/swapped", "--depth", "3"]));
+    assert_eq!(code, 0);
+    assert!(out.contains("propagation 1043.7 ms") && out.contains('\u{1b}'), "{out:?}");
+    let asked = fake.asked().why.remove(1);
+    assert_eq!((asked.namespace.as_str(), asked.depth_max), ("default", 3));
+}
+
+#[test]
+fn why_takes_an_event_and_prints_json_and_dot() {
+    let fake = Fake::start();
+    let id = fixture::id(3).to_string();
+    let (code, out, err) = run(aft_to(&fake).args(["why", &id, "-o", "json"]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let value: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(value["anchor_id"], id.as_str());
+    assert_eq!(value["events"].as_array().map(Vec::len), Some(6));
+    assert_eq!(fake.asked().why[0].event_id, fixture::id(3).0.as_bytes());
+
+    let (code, out, _) = run(aft_to(&fake).args(["why", &id, "-o", "dot"]));
+    assert_eq!(code, 0);
+    assert!(out.starts_with("digraph why {") && out.ends_with("}\n"), "{out}");
+}
+
+#[test]
+fn nothing_found_is_exit_code_3_in_every_format() {
+    let fake = Fake::start();
+    for args in [
+        &["why", "pod/quiet", "-n", "shop"][..],
+        &["timeline", "pod/quiet", "-n", "shop"],
+        &["history", "P001", "--pod", "quiet"],
+        &["at", "10:03", "configmap/unknown", "-n", "shop"],
+    ] {
+        let (code, out, err) = run(aft_to(&fake).args(args));
+        assert_eq!((code, err.as_str()), (3, ""), "{args:?}: {out}");
+        assert!(out.contains("as of 2026-11-20 10:52:16.000000 (WAL position 17)"), "{args:?}: {out}");
+        let (code, out, _) = run(aft_to(&fake).args(args).args(["-o", "json"]));
+        assert_eq!(code, 3, "{args:?}");
+        serde_json::from_str::<Value>(&out).expect("JSON, also for nothing");
+    }
+}
+
+#[test]
+fn timeline_asks_for_the_time_and_lists_the_facts() {
+    let fake = Fake::start();
+    let (code, out, err) = run(aft_to(&fake).args([
+        "timeline",
+        "-n",
+        "shop",
+        "--since",
+        "2026-11-20T10:00:00Z",
+        "--until",
+        "2026-11-20 11:00",
+        "--limit",
+        "1",
+        "--utc",
+    ]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let rows: Vec<&str> = out.lines().collect();
+    assert!(rows[0].starts_with("TIME "), "{out}");
+    assert!(rows[3].contains("oom_kill") && rows[3].contains("pod/checkout-7d9"), "{out}");
+    assert!(out.contains("configmap/flags"), "a fact without a pod is of its object: {out}");
+    assert!(out.contains("There were more"), "{out}");
+    let asked = fake.asked().timeline.remove(0);
+    assert_eq!((asked.namespace.as_str(), asked.pod.as_str(), asked.limit), ("shop", "", 1));
+    assert_eq!(asked.since_us, Some(1_795_168_800_000_000));
+    assert_eq!(asked.until_us, Some(1_795_172_400_000_000));
+}
+
+#[test]
+fn history_counts_by_workload() {
+    let fake = Fake::start();
+    let args = ["history", "p001", "--workload", "shop/checkout", "-n", "other"];
+    let (code, out, err) = run(aft_to(&fake).args(args));
+    assert_eq!((code, err.as_str()), (0, ""));
+    for text in ["P001 OOM kill: 3 times", "Deployment/checkout", "1 of 3 are listed", "ring_full, 12 lost"] {
+        assert!(out.contains(text), "{text}: {out}");
+    }
+    let asked = fake.asked().history.remove(0);
+    assert_eq!((asked.pattern.as_str(), asked.namespace.as_str()), ("P001", "shop"));
+    assert_eq!((asked.workload.as_str(), asked.since_us), ("checkout", None));
+
+    run(aft_to(&fake).args(["history", "P001"]));
+    assert_eq!(fake.asked().history[1].namespace, "", "without a namespace all are asked about");
+}
+
+#[test]
+fn at_shows_the_state_and_what_changed() {
+    let fake = Fake::start();
+    let args = ["at", "2026-11-20T10:52:30Z", "po/checkout-7d9", "-n", "shop", "--utc"];
+    let (code, out, err) = run(aft_to(&fake).args(args));
+    assert_eq!((code, err.as_str()), (0, ""));
+    for text in [
+        "pod/checkout-7d9 -n shop at 2026-11-20 10:52:30.000000",
+        "version 1311 of uid u-1, from 2026-11-20 10:52:02.000000, until 2026-11-20 10:53:02.000000",
+        "   spec.nodeName",
+        "*  status.containerStatuses[0].restartCount  1",
+    ] {
+        assert!(out.contains(text), "{text}: {out}");
+    }
+    let asked = fake.asked().state_at.remove(0);
+    assert_eq!((asked.kind.as_str(), asked.name.as_str()), ("Pod", "checkout-7d9"));
+    assert_eq!(asked.at_us, Some(fixture::T + 28_000_000));
+}
+
+#[test]
+fn status_is_an_answer_however_bad_the_news() {
+    let fake = Fake::start();
+    let (code, out, err) = run(aft_to(&fake).args(["status"]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    for text in [
+        "cluster demo, aggregator 0.1.0, 50.0 MiB",
+        "Degraded:\n  - node1 sees no volume swaps: mount tracefs",
+        "no tracefs: mount it at /sys/kernel/tracing",
+        "raw_tracepoint/mark_victim",
+        "pods: forbidden",
+        "rows: edges 17, events 42",
+        "WAL frames not in segments yet: 2",
+    ] {
+        assert!(out.contains(text), "{text}: {out}");
+    }
+    let (_, out, _) = run(aft_to(&fake).args(["status", "-o", "json"]));
+    let value: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(value["agents"][0]["subjects"][0]["tier"], "tracepoint");
+}
+
+#[test]
+fn completion_and_plugin_name() {
+    let (code, out, _) = run(aft().args(["completion", "bash"]));
+    assert_eq!(code, 0);
+    assert!(out.contains("complete -F _aft"), "{out}");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let plugin = folder.path().join("kubectl-aft");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_aft"), &plugin).expect("a link");
+    let (code, out, _) = run(std::process::Command::new(plugin).arg("--help"));
+    assert_eq!(code, 0);
+    assert!(out.contains("Usage: kubectl aft"), "{out}");
+}
