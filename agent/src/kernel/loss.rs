@@ -151,7 +151,7 @@ fn recursion_misses(program: &ProgramFd) -> io::Result<u64> {
     Ok(parse_recursion_misses(&fdinfo))
 }
 
-/// Finds the line `recursion_misses:	<count>`.
+/// Finds the line `recursion_misses: <count>`.
 fn parse_recursion_misses(fdinfo: &str) -> u64 {
     let value = fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
     value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)

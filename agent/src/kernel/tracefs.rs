@@ -93,7 +93,7 @@ fn is_tracefs(root: &str) -> bool {
 
 /// Finds a field in a `format` text; nothing if it has none of that name.
 ///
-/// A field's line is `field:const char * newname;	offset:24;	size:8;	signed:0;`.
+/// A field's line is `field:const char * newname; offset:24; size:8; signed:0;`, with tabs for spaces.
 #[must_use]
 pub fn field(format: &str, name: &str) -> Option<FieldPlace> {
     format.lines().find_map(|line| {

@@ -17,7 +17,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The loaded programs and what they have said so far.
 pub(crate) struct Observer {
-    pub(crate) attached: Attached,
+    /// Only kept: the programs are detached with it.
+    _attached: Attached,
     pub(crate) losses: Losses,
     records: mpsc::Receiver<Record>,
 }
@@ -51,7 +52,7 @@ impl Observer {
         }
         let (sender, records) = mpsc::channel(1024);
         tokio::spawn(async move { drain.run(sender).await.expect("the runtime has I/O enabled") });
-        Some(Self { attached, losses, records })
+        Some(Self { _attached: attached, losses, records })
     }
 
     /// The first record that `pick` takes; those before it that it does not take are other processes'.
@@ -196,3 +197,20 @@ impl Drop for Held {
 
 /// A shell script that allocates until something stops it: `tail` keeps an endless line.
 pub(crate) const HOG: &str = "exec tail /dev/zero";
+
+/// Builds a program from C, for what Rust's standard library offers no safe way to do; or says why this
+/// machine cannot.
+pub(crate) fn compile(folder: &Path, source: &str) -> Option<PathBuf> {
+    let (file, program) = (folder.join("program.c"), folder.join("program"));
+    fs::write(&file, source).expect("the folder is the test's own");
+    match Command::new("cc").arg("-O1").arg("-o").arg(&program).arg(&file).status() {
+        Ok(status) => {
+            assert!(status.success(), "the program is ours and compiles");
+            Some(program)
+        }
+        Err(error) => {
+            println!("SKIPPED: there is no C compiler: {error}");
+            None
+        }
+    }
+}

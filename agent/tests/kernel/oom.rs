@@ -1,10 +1,12 @@
 //! Real OOM kills in memory cgroups of the test's own.
 
+use std::process::Command;
+
 use aftertrace_agent::kernel::{
     Exit, KernelConfig, Limit, LossReason, OomKill, OomRole, Record, Subject, clock::boot_now_ns,
 };
 
-use crate::machine::{Cgroup, HOG, Observer};
+use crate::machine::{Cgroup, HOG, Observer, compile};
 
 /// A limit that a shell fits in and that an allocating process reaches at once.
 const LIMIT: u64 = 16 << 20;
@@ -174,4 +176,69 @@ async fn the_init_of_a_pid_namespace_is_known_as_such_and_its_teardown_makes_no_
         .await;
     let losses = observer.losses.take();
     assert!(!losses.iter().any(|loss| loss.reason == LossReason::Malformed), "{losses:?}");
+}
+
+/// Two processes on one memory, as `vfork` makes them: the child allocates, the parent waits for it.
+const SHARERS: &str = r#"
+#define _GNU_SOURCE
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+static int hog(void *unused) {
+    prctl(PR_SET_NAME, "sharer");
+    for (;;) memset(malloc(1 << 20), 1, 1 << 20);
+    return 0;
+}
+
+int main(void) {
+    char line[8];
+    if (!fgets(line, sizeof line, stdin)) return 2;
+    static char stack[1 << 16] __attribute__((aligned(16)));
+    if (clone(hog, stack + sizeof stack, CLONE_VM | SIGCHLD, 0) < 0) return 3;
+    for (;;) pause();
+}
+"#;
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_process_that_shares_the_victims_memory_dies_with_it_and_says_so() {
+    let Some(mut observer) = Observer::start(&KernelConfig::default(), Subject::OomKill) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let Some(program) = compile(folder.path(), SHARERS) else { return };
+    let Some(cgroup) = Cgroup::make("shared") else { return };
+    cgroup.limit(LIMIT);
+
+    let mut parent = cgroup.hold(Command::new(program));
+    parent.run();
+    let own = cgroup.id();
+    // Either may be gone before the other is signalled, so all four records are gathered first.
+    let (mut kills, mut exits) = (Vec::<OomKill>::new(), Vec::<Exit>::new());
+    while kills.len() < 2 || exits.len() < 2 {
+        observer
+            .next(|record| match record {
+                Record::OomKill(kill) if kill.levels.first()?.kernfs_id == Some(own) => {
+                    Some(kills.push(*kill))
+                }
+                Record::Exit(exit) if kills.iter().any(|kill| kill.victim.tgid == exit.task.tgid) => {
+                    Some(exits.push(exit))
+                }
+                _ => None,
+            })
+            .await;
+    }
+    let [marked, sharer] = kills.as_slice() else { panic!("{kills:?}") };
+    assert_eq!(marked.role, OomRole::Marked);
+    assert_eq!(sharer.role, OomRole::SharedMm { marked_tgid: marked.victim.tgid });
+    assert_ne!(sharer.victim.tgid, marked.victim.tgid);
+    assert_eq!(sharer.allocator, marked.allocator, "one decision");
+    assert!([marked.victim.tgid, sharer.victim.tgid].contains(&parent.pid()));
+    assert_eq!(cgroup.oom_kills(), 1, "the kernel counts one kill where two processes died");
+    for kill in [marked, sharer] {
+        let exit = exits.iter().find(|exit| exit.task.tgid == kill.victim.tgid).unwrap();
+        assert_eq!((exit.signal, exit.kill_boot_ns), (Some(9), kill.boot_ns));
+    }
 }

@@ -145,11 +145,11 @@ impl<'a> Sections<'a> {
 
     /// The members of a struct or union, in order.
     pub(super) fn members(&self, of: &Type) -> impl Iterator<Item = RawMember> {
-        self.tail(of, 3).filter_map(move |[name, id, offset]| {
+        self.tail(of, 3).map(move |[name, id, offset]| {
             // With the flag set, the upper byte is a bit field's width.
             let (bit_offset, bit_size) =
                 if of.flag { (offset & 0x00ff_ffff, offset >> 24) } else { (offset, 0) };
-            Some(RawMember { name, id: TypeId(id), bit_offset, bit_size })
+            RawMember { name, id: TypeId(id), bit_offset, bit_size }
         })
     }
 
