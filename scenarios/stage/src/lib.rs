@@ -1,6 +1,17 @@
 //! A played Kubernetes around real kernel events, for the demo, the scenarios and the tests.
 //!
-//! [`api`] serves LIST and WATCH to unmodified clients. No cluster is needed, and the product cannot tell the difference
+//! [`api`] serves LIST and WATCH to unmodified clients. [`kubelet`] makes real cgroups, runs real processes
+//! and swaps real volumes under the names a kubelet gives, and writes the statuses that were recorded from
+//! one. [`controller`] binds pods and makes those of a Deployment. [`stage::Stage`] is all of it together,
+//! and [`run`] removes all of it again. No cluster is needed, and the product cannot tell the difference
 //! except by looking for it.
 
 pub mod api;
+pub mod controller;
+pub mod kubelet;
+pub mod program;
+pub mod run;
+pub mod stage;
+pub mod workload;
+
+pub use stage::{Stage, StageConfig, StageError};
