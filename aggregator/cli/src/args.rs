@@ -30,10 +30,10 @@ pub(crate) struct Global {
     /// Address of the aggregator
     #[arg(long, env = "AFT_SERVER", value_name = "URL", default_value = SERVER_DEFAULT, global = true)]
     pub(crate) server: String,
-    /// Certificate (PEM) by which the aggregator is recognised: `ca.crt` of its data directory
+    /// Certificate (PEM) by which the aggregator is recognised: `tls/ca.crt` of its data directory
     #[arg(long, env = "AFT_CA", value_name = "FILE", global = true)]
     pub(crate) ca: Option<PathBuf>,
-    /// File with the reader token
+    /// File with the reader token: `tokens/reader.token` of the aggregator's data directory
     #[arg(long, env = "AFT_TOKEN_FILE", value_name = "FILE", global = true)]
     pub(crate) token_file: Option<PathBuf>,
     /// Namespace; `default` where a command needs one
@@ -65,6 +65,8 @@ impl Global {
 pub(crate) enum Format {
     /// Trees and tables for people
     Table,
+    /// The same with ids of events, full ids of containers and nodes
+    Wide,
     /// JSON for programs
     Json,
     /// Graphviz, for `why` only

@@ -40,8 +40,8 @@ pub(crate) enum ClientError {
     },
     /// No certificate authority was given.
     #[error(
-        "no certificate to recognise the aggregator {server} by: pass --ca or set AFT_CA to the `ca.crt` that \
-         the aggregator wrote to its data directory"
+        "no certificate to recognise the aggregator {server} by: pass --ca or set AFT_CA to the `tls/ca.crt` \
+         of its data directory"
     )]
     NoCa {
         /// The address.
@@ -61,7 +61,7 @@ pub(crate) enum ClientError {
     },
     /// The file has no certificate.
     #[error(
-        "{} has no certificate in PEM form: --ca wants the `ca.crt` that the aggregator wrote to its data directory",
+        "{} has no certificate in PEM form: --ca wants the `tls/ca.crt` of the aggregator's data directory",
         path.display()
     )]
     CaEmpty {
@@ -70,7 +70,7 @@ pub(crate) enum ClientError {
     },
     /// The file has no token.
     #[error(
-        "{} has no token: --token-file wants a file of one line, the reader token of the aggregator",
+        "{} has no token: --token-file wants the `tokens/reader.token` of the aggregator's data directory",
         path.display()
     )]
     Token {
@@ -90,7 +90,7 @@ pub(crate) enum ClientError {
     },
     /// It is not the one that the certificate speaks of.
     #[error(
-        "the aggregator at {server} is not the one that {} vouches for: {reason}; pass the `ca.crt` of this \
+        "the aggregator at {server} is not the one that {} vouches for: {reason}; pass the `tls/ca.crt` of this \
          aggregator with --ca, and an address that its certificate names with --server",
         ca.display()
     )]
@@ -105,7 +105,7 @@ pub(crate) enum ClientError {
     /// No token, or a wrong one.
     #[error("the aggregator at {server} does not accept {}: {message}", match token {
         Some(path) => format!("the token in {}; ask its administrator for a current reader token", path.display()),
-        None => "questions without a token; pass --token-file or set AFT_TOKEN_FILE".to_owned(),
+        None => "questions without a token; pass --token-file or set AFT_TOKEN_FILE (`tokens/reader.token` of its data directory)".to_owned(),
     })]
     Unauthenticated {
         /// The address.

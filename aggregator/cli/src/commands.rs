@@ -41,10 +41,15 @@ impl Context {
     ) -> Result<(), Error> {
         let text = match self.global.output {
             Format::Json => json(),
-            Format::Table => table(),
+            Format::Table | Format::Wide => table(),
             Format::Dot => return Err(Error::DotWithoutTree),
         };
         self.screen.print(&text).map_err(Error::Output)
+    }
+
+    /// Whether ids are shown to people.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.global.output == Format::Wide
     }
 
     /// Refuses `-o dot` before anything is asked.

@@ -46,11 +46,8 @@ pub(crate) struct Event<'a> {
     object_namespace: Option<&'a str>,
     object_name: Option<&'a str>,
     object_uid: Option<&'a str>,
-    resource_version: Option<&'a str>,
-    /// Names the key of `content_keys`; hashes compare only under an equal one.
-    content_key_id: Option<&'a str>,
-    /// Key of the object to keyed hash.
-    content_keys: Option<&'a BTreeMap<String, String>>,
+    object_resource_version: Option<&'a str>,
+    content: Option<Content<'a>>,
     pid: Option<u32>,
     container_init: Option<bool>,
     cgroup_id: Option<u64>,
@@ -63,6 +60,15 @@ pub(crate) struct Event<'a> {
     summary: &'a str,
     /// An object; text where the server sent no JSON.
     attributes: Value,
+}
+
+/// Keyed hashes of configuration content.
+#[derive(Debug, Serialize)]
+pub(crate) struct Content<'a> {
+    /// Names the key; hashes compare only under an equal one.
+    key_id: &'a str,
+    /// Key of the object to hash.
+    keys: &'a BTreeMap<String, String>,
 }
 
 /// Cause and effect.
@@ -92,8 +98,8 @@ pub(crate) struct Gap<'a> {
     node: Option<&'a str>,
     component: &'a str,
     reason: &'a str,
-    from: String,
-    to: String,
+    missing_from: String,
+    missing_to: String,
     count: u64,
     detail: &'a str,
     recorded_at: Option<String>,
@@ -170,8 +176,7 @@ pub(crate) struct ObjectVersion<'a> {
     deleted: bool,
     /// An object; text where the server sent no JSON.
     state: Value,
-    content_key_id: Option<&'a str>,
-    content_keys: Option<&'a BTreeMap<String, String>>,
+    content: Option<Content<'a>>,
     changed_paths: &'a [String],
     recorded_at: Option<String>,
 }
@@ -290,9 +295,8 @@ fn event(e: &proto::Event) -> Event<'_> {
         object_namespace: e.object.as_ref().map(|o| o.namespace.as_str()),
         object_name: e.object.as_ref().map(|o| o.name.as_str()),
         object_uid: e.object.as_ref().and_then(|o| o.uid.as_deref()),
-        resource_version: e.object.as_ref().and_then(|o| o.resource_version.as_deref()),
-        content_key_id: e.content.as_ref().map(|c| c.key_id.as_str()),
-        content_keys: e.content.as_ref().map(|c| &c.keys),
+        object_resource_version: e.object.as_ref().and_then(|o| o.resource_version.as_deref()),
+        content: e.content.as_ref().map(content),
         pid: e.pid,
         container_init: e.container_init,
         cgroup_id: e.cgroup_id,
@@ -305,6 +309,10 @@ fn event(e: &proto::Event) -> Event<'_> {
         summary: &e.summary,
         attributes: embedded(&e.attributes),
     }
+}
+
+fn content(c: &proto::Content) -> Content<'_> {
+    Content { key_id: &c.key_id, keys: &c.keys }
 }
 
 fn edge(e: &proto::Edge) -> Edge<'_> {
@@ -333,8 +341,8 @@ fn gap(g: &proto::Gap) -> Gap<'_> {
         node: g.node.as_deref(),
         component: &g.component,
         reason: &g.reason,
-        from: rfc3339(g.from_us),
-        to: rfc3339(g.to_us),
+        missing_from: rfc3339(g.from_us),
+        missing_to: rfc3339(g.to_us),
         count: g.count,
         detail: &g.detail,
         recorded_at: g.recorded_at_us.map(rfc3339),
@@ -402,8 +410,7 @@ pub(crate) fn state_at(r: &proto::StateAtResponse) -> StateAt<'_> {
             valid_to: r.valid_to_us.map(rfc3339),
             deleted: v.deleted,
             state: embedded(&v.state),
-            content_key_id: v.content.as_ref().map(|c| c.key_id.as_str()),
-            content_keys: v.content.as_ref().map(|c| &c.keys),
+            content: v.content.as_ref().map(content),
             changed_paths: &v.changed_paths,
             recorded_at: v.recorded_at_us.map(rfc3339),
         }),

@@ -11,6 +11,7 @@ use anstyle::Style;
 
 use crate::clock::{self, Clock};
 use crate::graph::{self, Node, Place};
+use crate::json::id;
 use crate::listing;
 use crate::term::{BOLD, CYAN, DIM, GREEN, RED, WIDTH_MIN, YELLOW, safe, styled, unbroken, wrap};
 
@@ -20,17 +21,22 @@ const INDENT_LEVELS_MAX: usize = 20;
 /// Uncertainty of a lag that is shown whatever the lag: the clock bound of kernel facts lies below it.
 const LAG_BOUND_SHOWN_US: i64 = 1_000;
 
-/// Draws the answer. `subject` is what was asked about, for an answer without facts; `width` in columns.
-pub(crate) fn draw(
-    answer: &proto::WhyResponse,
-    subject: &str,
-    clock: &Clock,
-    width: Option<usize>,
-) -> String {
+/// How the tree is fitted to its reader.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct View {
+    /// Columns of the terminal; `None` where lines are as long as they are.
+    pub(crate) width: Option<usize>,
+    /// Whether ids of events and full ids of containers are shown.
+    pub(crate) is_wide: bool,
+}
+
+/// Draws the answer. `subject` is what was asked about, for an answer without facts.
+pub(crate) fn draw(answer: &proto::WhyResponse, subject: &str, clock: &Clock, view: View) -> String {
+    let width = view.width;
     let places = graph::forest(answer);
     let mut out = String::new();
     if !places.is_empty() {
-        let drawing = Drawing::new(answer, &places, clock, width);
+        let drawing = Drawing::new(answer, &places, clock, view);
         drawing.heading(answer, &places, &mut out);
         for place in &places {
             drawing.place(place, &mut out);
@@ -54,24 +60,21 @@ struct Drawing<'a> {
     anchor_id: &'a [u8],
     clock: &'a Clock,
     width: Option<usize>,
+    is_wide: bool,
     same_day: bool,
     time_width: usize,
     events: BTreeMap<&'a [u8], &'a proto::Event>,
 }
 
 impl<'a> Drawing<'a> {
-    fn new(
-        answer: &'a proto::WhyResponse,
-        places: &[Place<'_>],
-        clock: &'a Clock,
-        width: Option<usize>,
-    ) -> Self {
+    fn new(answer: &'a proto::WhyResponse, places: &[Place<'_>], clock: &'a Clock, view: View) -> Self {
         let first = clock.day(places[0].node.at_us);
         let same_day = places.iter().all(|p| clock.day(p.node.at_us) == first);
         let mut drawing = Self {
             anchor_id: &answer.anchor_id,
             clock,
-            width,
+            width: view.width,
+            is_wide: view.is_wide,
             same_day,
             time_width: 0,
             events: answer.events.iter().map(|e| (e.event_id.as_slice(), e)).collect(),
@@ -88,9 +91,9 @@ impl<'a> Drawing<'a> {
         patterns.dedup();
         let mut title: Vec<String> = patterns
             .into_iter()
-            .map(|id| match pattern::by_id(id) {
+            .map(|name| match pattern::by_id(name) {
                 Some(known) => format!("{} {}", known.id, known.name),
-                None => safe(id),
+                None => safe(name),
             })
             .collect();
         let about = places.iter().find(|p| p.node.id == self.anchor_id).and_then(|p| p.node.event);
@@ -177,6 +180,9 @@ impl<'a> Drawing<'a> {
         if !rest.is_empty() {
             self.beneath(&beneath, Style::new(), &rest, out);
         }
+        if self.is_wide {
+            self.beneath(&beneath, DIM, &format!("event_id={}", id(node.id)), out);
+        }
         for edge in &place.causes {
             self.edge(edge, "", &beneath, out);
         }
@@ -199,11 +205,17 @@ impl<'a> Drawing<'a> {
             .evidence
             .iter()
             .filter(|(name, _)| *name != "time_bound_us")
-            .map(|(name, value)| unbroken(&format!("{}={}", safe(name), shortened(&safe(value)))))
+            .map(|(name, value)| unbroken(&format!("{}={}", safe(name), self.shown(&safe(value)))))
             .collect();
         if !evidence.is_empty() {
             self.beneath(guide, DIM, &evidence.join("  "), out);
         }
+    }
+
+    /// A value of the evidence; of a container id the 12 digits by which people compare it.
+    fn shown(&self, value: &str) -> String {
+        let is_container_id = value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit());
+        if is_container_id && !self.is_wide { format!("{}…", &value[..12]) } else { value.to_owned() }
     }
 
     /// The lag, or its bounds where they are wide: a status time is floored to a second.
@@ -260,12 +272,6 @@ fn grade_style(grade: &str) -> Style {
         "identified" => CYAN,
         _ => YELLOW,
     }
-}
-
-/// A container id as people compare it: its first 12 digits.
-fn shortened(value: &str) -> String {
-    let is_container_id = value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit());
-    if is_container_id { format!("{}…", &value[..12]) } else { value.to_owned() }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use aftertrace_api::proto::{Event, TimelineRequest, TimelineResponse};
 
 use super::Context;
 use crate::args::PodName;
+use crate::clock::Style;
 use crate::error::{Error, Outcome};
 use crate::table::table;
 use crate::term::{DIM, YELLOW};
@@ -54,8 +55,17 @@ fn draw(answer: &TimelineResponse, about: &str, context: &Context) -> String {
         listing::paragraph(text, YELLOW, width, &mut out);
     }
     listing::gaps(&answer.gaps, &context.clock, width, &mut out);
-    if context.clock.style == crate::clock::Style::Absolute {
-        listing::paragraph(&format!("times: {}", context.clock.zone()), DIM, width, &mut out);
+    let times = match context.clock.style {
+        Style::Absolute => format!("times: {}", context.clock.zone()),
+        Style::Relative => String::new(),
+    };
+    let ids = match (context.is_wide(), answer.events.is_empty()) {
+        (false, false) => "`-o wide` shows the ids that `aft why` takes",
+        _ => "",
+    };
+    let notes: Vec<&str> = [times.as_str(), ids].into_iter().filter(|n| !n.is_empty()).collect();
+    if !notes.is_empty() {
+        listing::paragraph(&notes.join("; "), DIM, width, &mut out);
     }
     listing::as_of(answer.as_of.as_ref(), &context.clock, &mut out);
     out
@@ -69,14 +79,22 @@ pub(crate) fn events(events: &[Event], context: &Context) -> String {
             (None, Some(object)) => format!("{}/{}", object.kind.to_lowercase(), object.name),
             (None, None) => e.node.clone().unwrap_or_default(),
         };
-        vec![
+        let mut row = vec![
             context.clock.entry(e.occurred_at_us, e.earliest_us, e.latest_us, false),
             e.severity.clone(),
             e.kind.clone(),
             subject,
             e.container.clone().unwrap_or_default(),
             e.summary.clone(),
-        ]
+        ];
+        if context.is_wide() {
+            row.extend([e.node.clone().unwrap_or_default(), json::id(&e.event_id)]);
+        }
+        row
     });
-    table(&["TIME", "SEVERITY", "KIND", "SUBJECT", "CONTAINER", "SUMMARY"], rows, context.screen.width)
+    let mut header = vec!["TIME", "SEVERITY", "KIND", "SUBJECT", "CONTAINER", "SUMMARY"];
+    if context.is_wide() {
+        header.extend(["NODE", "EVENT_ID"]);
+    }
+    table(&header, rows, context.screen.width)
 }

@@ -25,7 +25,10 @@ pub(crate) async fn run(context: &Context, subject: Subject, depth: Option<u32>)
     let (aggregator, mut client) = context.connect().await?;
     let answer = client.why(request).await.map_err(|s| aggregator.refused(&s))?.into_inner();
     let text = match context.global.output {
-        Format::Table => tree::draw(&answer, &about, &context.clock, context.screen.width),
+        Format::Table | Format::Wide => {
+            let view = tree::View { width: context.screen.width, is_wide: context.is_wide() };
+            tree::draw(&answer, &about, &context.clock, view)
+        }
         Format::Json => json::encode(&json::why(&answer)),
         Format::Dot => dot::draw(&answer, &context.clock),
     };

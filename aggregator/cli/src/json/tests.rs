@@ -48,9 +48,8 @@ fn why_has_this_shape() {
             "object_namespace": null,
             "object_name": null,
             "object_uid": null,
-            "resource_version": null,
-            "content_key_id": null,
-            "content_keys": null,
+            "object_resource_version": null,
+            "content": null,
             "pid": 4242,
             "container_init": true,
             "cgroup_id": 4711,
@@ -91,6 +90,17 @@ fn why_has_this_shape() {
 }
 
 #[test]
+fn an_event_of_an_object_names_its_version_and_hashes() {
+    let answer = fixture::swap_chain();
+    let event = &parsed(&why(&answer))["events"][0];
+    assert_eq!(event["pod"], Value::Null);
+    assert_eq!(event["object_kind"], "ConfigMap");
+    assert_eq!(event["object_resource_version"], "1207");
+    assert_eq!(names(&event["content"]), ["key_id", "keys"]);
+    assert_eq!(names(&event["content"]["keys"]), ["flags.yaml"]);
+}
+
+#[test]
 fn an_empty_answer_has_the_same_shape() {
     let value = parsed(&why(&proto::WhyResponse { no_cause_because: "x".into(), ..Default::default() }));
     assert_eq!(
@@ -120,8 +130,8 @@ fn state_is_an_object_not_text() {
             "node": "node1",
             "component": "kernel/oom",
             "reason": "ring_full",
-            "from": "2026-11-20T10:52:01.000000Z",
-            "to": "2026-11-20T10:52:03.000000Z",
+            "missing_from": "2026-11-20T10:52:01.000000Z",
+            "missing_to": "2026-11-20T10:52:03.000000Z",
             "count": 12,
             "detail": "the ring buffer was full",
             "recorded_at": null,

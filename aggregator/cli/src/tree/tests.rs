@@ -2,13 +2,13 @@
 
 use aftertrace_api::proto;
 
-use super::draw;
+use super::{View, draw};
 use crate::clock::{Style, fixed as clock};
 use crate::fixture;
 
 /// The tree without styles.
 fn plain(answer: &proto::WhyResponse, width: Option<usize>) -> String {
-    let styled = draw(answer, "pod/checkout-7d9 -n shop", &clock(), width);
+    let styled = draw(answer, "pod/checkout-7d9 -n shop", &clock(), View { width, is_wide: false });
     anstream::adapter::strip_str(&styled).to_string()
 }
 
@@ -177,7 +177,7 @@ fn nothing_hostile_reaches_the_terminal() {
         e.evidence = [(hostile.to_owned(), hostile.to_owned())].into();
     }
     for width in [None, Some(60)] {
-        let text = draw(&answer, hostile, &clock(), width);
+        let text = draw(&answer, hostile, &clock(), View { width, is_wide: true });
         let text = anstream::adapter::strip_str(&text).to_string();
         let bad = text
             .chars()
@@ -230,7 +230,7 @@ fn a_deep_chain_ends_and_stays_in_the_terminal() {
 fn ages_and_days() {
     let mut clock = clock();
     clock.style = Style::Relative;
-    let styled = draw(&fixture::oom_chain(), "", &clock, None);
+    let styled = draw(&fixture::oom_chain(), "", &clock, View::default());
     let tree = anstream::adapter::strip_str(&styled).to_string();
     assert!(tree.contains("\n9m59s ago  └─ oom_episode"), "{tree}");
     assert!(!tree.contains("times:"), "{tree}");
@@ -243,7 +243,14 @@ fn ages_and_days() {
 }
 
 #[test]
+fn a_wide_tree_has_the_ids() {
+    let text = draw(&fixture::oom_chain(), "", &clock(), View { width: None, is_wide: true });
+    assert!(text.contains(&format!("event_id={}", fixture::id(3))), "{text}");
+    assert!(text.contains(fixture::CONTAINER_ID), "{text}");
+}
+
+#[test]
 fn styles_are_in_the_text_for_the_terminal() {
-    let text = draw(&fixture::oom_chain(), "", &clock(), None);
+    let text = draw(&fixture::oom_chain(), "", &clock(), View::default());
     assert!(text.contains("\u{1b}["), "{text}");
 }

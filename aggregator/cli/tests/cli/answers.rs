@@ -78,6 +78,8 @@ fn timeline_asks_for_the_time_and_lists_the_facts() {
     assert!(rows[3].contains("oom_kill") && rows[3].contains("pod/checkout-7d9"), "{out}");
     assert!(out.contains("configmap/flags"), "a fact without a pod is of its object: {out}");
     assert!(out.contains("There were more"), "{out}");
+    let (_, wide, _) = run(aft_to(&fake).args(["timeline", "-n", "shop", "-o", "wide"]));
+    assert!(wide.contains("EVENT_ID") && wide.contains(&fixture::id(3).to_string()), "{wide}");
     let asked = fake.asked().timeline.remove(0);
     assert_eq!((asked.namespace.as_str(), asked.pod.as_str(), asked.limit), ("shop", "", 1));
     assert_eq!(asked.since_us, Some(1_795_168_800_000_000));

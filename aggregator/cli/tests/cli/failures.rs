@@ -35,7 +35,7 @@ fn a_malformed_time_is_named_before_anything_is_asked() {
 #[test]
 fn address_and_files() {
     let fake = Fake::start();
-    check(aft().arg("status"), 2, &["https://127.0.0.1:7443", "--ca", "AFT_CA", "ca.crt"]);
+    check(aft().arg("status"), 2, &["https://127.0.0.1:7443", "--ca", "AFT_CA", "tls/ca.crt"]);
     check(
         aft_to(&fake).args(["status", "--server", "http://localhost:1"]),
         2,
