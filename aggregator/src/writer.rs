@@ -5,12 +5,29 @@
 //! the engine, tell the callback, then answer the submitters. So an accepted fact is durable and can be asked
 //! for at once.
 
+mod commit;
+mod dedupe;
+mod flush;
+mod start;
+mod state;
+mod thread;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aftertrace_model::{Edge, Event, Gap, ObjectVersion, Retraction, Timestamp};
+use tokio::sync::{mpsc, oneshot};
 
+use self::state::State;
 use crate::store::{Store, StoreError};
+
+/// Submissions that wait for the writer. Each is at most a batch of 1,000 items; the writer takes a queue's
+/// worth within one group commit, and a full queue makes submitters wait.
+const QUEUE_SUBMISSIONS: usize = 256;
+
+/// Facts in the engine's window. Rules of the cluster look back minutes; this holds an hour of a cluster that
+/// kills and swaps 25 times a second, at some 1 KB each.
+const ENGINE_FACTS: usize = 100_000;
 
 /// What is submitted together. `recorded_at` in it is ignored: the writer stamps it.
 #[derive(Clone, Debug, Default)]
@@ -89,26 +106,65 @@ pub struct WriterStatus {
 #[derive(Debug)]
 pub struct Writer;
 
-/// The way to the writer. Cheap to clone.
+/// The way to the writer. Cheap to clone; when the last one is dropped the writer flushes and stops.
 #[derive(Clone, Debug)]
 pub struct WriterHandle {
-    _status: Arc<WriterStatus>,
+    commands: mpsc::Sender<Command>,
+    state: Arc<State>,
 }
+
+/// What the writer's thread is asked to do.
+#[derive(Debug)]
+enum Command {
+    Submit(Submission),
+    Shutdown(oneshot::Sender<Result<(), StoreError>>),
+}
+
+/// Facts and the one who waits for them.
+#[derive(Debug)]
+struct Submission {
+    facts: Facts,
+    done: oneshot::Sender<Result<Accepted, StoreError>>,
+}
+
+/// Where the time comes from; tests give their own.
+type Clock = fn() -> Timestamp;
 
 impl Writer {
     /// Tells `on_commit` the recent history and replays the WAL through it, then starts the writer's threads.
     ///
-    /// Blocks until the replay is done: call it before serving. `on_commit` runs here first, then on the
-    /// writer's thread, in order of position; what it takes is added to every acknowledgement.
+    /// Blocks until the replay is done and what it held is in segments: call it before serving. `on_commit`
+    /// runs here first, then on the writer's thread, in order of position; what it takes is added to every
+    /// acknowledgement.
     ///
     /// # Errors
-    /// [`StoreError`] if history or WAL cannot be read, or a thread cannot be started.
+    /// [`StoreError`] if history or WAL cannot be read, or a thread cannot be started. A full disk is none:
+    /// the writer starts degraded.
     pub fn spawn(
-        _store: Store,
-        _on_commit: impl FnMut(&Committed) + Send + 'static,
+        store: Store,
+        on_commit: impl FnMut(&Committed) + Send + 'static,
     ) -> Result<WriterHandle, StoreError> {
-        Err(StoreError::Closed)
+        Self::spawn_at(store, now, Box::new(on_commit))
     }
+
+    fn spawn_at(
+        store: Store,
+        clock: Clock,
+        on_commit: Box<dyn FnMut(&Committed) + Send>,
+    ) -> Result<WriterHandle, StoreError> {
+        let (shared, reader) = store.into_parts();
+        let state = Arc::new(State::default());
+        let core = start::start(&shared, reader, Arc::clone(&state), clock, on_commit)?;
+        let (commands, queue) = mpsc::channel(QUEUE_SUBMISSIONS);
+        thread::spawn(shared, core, queue)?;
+        Ok(WriterHandle { commands, state })
+    }
+}
+
+/// The system's clock in UTC.
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 impl WriterHandle {
@@ -118,22 +174,31 @@ impl WriterHandle {
     /// [`StoreError::Io`] if the disk refused: nothing of this submission was accepted, and it may be sent
     /// again. [`StoreError::ItemTooLarge`] if it never will be. [`StoreError::Backlog`] while the disk takes
     /// no segments. [`StoreError::Closed`] after shutdown.
-    pub async fn submit(&self, _facts: Facts) -> Result<Accepted, StoreError> {
-        Err(StoreError::Closed)
+    pub async fn submit(&self, facts: Facts) -> Result<Accepted, StoreError> {
+        let (done, answer) = oneshot::channel();
+        let submission = Submission { facts, done };
+        self.commands.send(Command::Submit(submission)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
     }
 
     /// How the writer is now.
     #[must_use]
     pub fn status(&self) -> WriterStatus {
-        WriterStatus::default()
+        self.state.status()
     }
 
-    /// Takes nothing more, writes what was accepted to segments, publishes, and stops the threads.
+    /// Takes nothing more, writes what was accepted to segments, publishes, and stops the threads. The data
+    /// directory is free when this returns and readers are gone.
     ///
     /// # Errors
     /// The last flush's error: accepted facts are then still safe in the WAL. [`StoreError::Closed`] if it
     /// has stopped already.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
-        Err(StoreError::Closed)
+        let (done, answer) = oneshot::channel();
+        self.commands.send(Command::Shutdown(done)).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
     }
 }
+
+#[cfg(test)]
+mod tests;

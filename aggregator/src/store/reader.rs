@@ -4,17 +4,29 @@
 //! prefix. What the writer accepted since is in the writer's callback only. All methods block on disk and
 //! processor: async callers go through [`Reader::run`].
 
+mod decode;
+pub(crate) mod known;
+
 use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aftertrace_model::{Edge, Event, EventId, Gap, Kind, ObjectVersion, Timestamp};
+use duckdb::{Connection, Params, Row, params};
 
-use super::StoreError;
+use self::decode::{Cells, select};
+use super::catalog::views;
+use super::manifest::{Manifest, Manifests, Segment};
+use super::rows::day_of_id;
+use super::segments::Segments;
+use super::{StoreError, Table};
 
-/// Answers typed questions from segments. Cheap to clone.
-#[derive(Clone, Debug)]
+/// Answers typed questions from segments. Cheap to clone; clones share one DuckDB instance.
+#[derive(Clone)]
 pub struct Reader {
-    _shared: Arc<()>,
+    manifests: Arc<Manifests>,
+    segments: Segments,
+    /// The instance, from which each question takes a connection of its own.
+    instance: Arc<Mutex<Connection>>,
 }
 
 /// Which anchors to look for; `None` means any.
@@ -69,9 +81,15 @@ pub struct ObjectAt {
     pub valid_to: Option<Timestamp>,
 }
 
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("as_of", &self.as_of()).finish_non_exhaustive()
+    }
+}
+
 impl Reader {
-    pub(super) fn new() -> Self {
-        Self { _shared: Arc::new(()) }
+    pub(super) fn new(manifests: Arc<Manifests>, segments: Segments, instance: Connection) -> Self {
+        Self { manifests, segments, instance: Arc::new(Mutex::new(instance)) }
     }
 
     /// Runs a question on a thread for blocking work.
@@ -89,7 +107,7 @@ impl Reader {
     /// The WAL position up to which segments hold everything.
     #[must_use]
     pub fn as_of(&self) -> u64 {
-        0
+        self.manifest().position
     }
 
     /// The event of that id.
@@ -104,8 +122,13 @@ impl Reader {
     ///
     /// # Errors
     /// As [`Reader::event`].
-    pub fn events_by_id(&self, _ids: &[EventId]) -> Result<Vec<Event>, StoreError> {
-        Err(StoreError::Closed)
+    pub fn events_by_id(&self, ids: &[EventId]) -> Result<Vec<Event>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let days: HashSet<i64> = ids.iter().map(|id| day_of_id(*id)).collect();
+        let tail = format!("WHERE e.event_id IN ({})", known::uuids(ids));
+        self.last_events(|s| days.contains(&s.day), &tail, [], ids.len())
     }
 
     /// Events of a pod, or of a whole namespace, with `since <= occurred_at <= until`: the latest `limit`,
@@ -115,29 +138,63 @@ impl Reader {
     /// As [`Reader::event`].
     pub fn pod_events(
         &self,
-        _namespace: &str,
-        _pod: Option<&str>,
-        _since: Timestamp,
-        _until: Timestamp,
-        _limit: usize,
+        namespace: &str,
+        pod: Option<&str>,
+        since: Timestamp,
+        until: Timestamp,
+        limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
-        Err(StoreError::Closed)
+        let pass = |s: &Segment| s.min <= until && s.max >= since;
+        let tail = "WHERE e.namespace = ? AND (? IS NULL OR e.pod = ?) \
+                    AND e.occurred_at BETWEEN make_timestamp(?) AND make_timestamp(?)";
+        let values = params![namespace, pod, pod, since.as_micros(), until.as_micros()];
+        self.last_events(pass, tail, values, limit)
     }
 
-    /// Live edges whose cause or effect is one of these, each once.
+    /// Live edges whose cause or effect is one of these, each once, by effect.
     ///
     /// # Errors
     /// As [`Reader::event`].
-    pub fn edges_touching(&self, _ids: &[EventId]) -> Result<Vec<Edge>, StoreError> {
-        Err(StoreError::Closed)
+    pub fn edges_touching(&self, ids: &[EventId]) -> Result<Vec<Edge>, StoreError> {
+        let Some(first) = ids.iter().map(|id| day_of_id(*id)).min() else { return Ok(Vec::new()) };
+        // An edge lies with its effect, which is not earlier than the cause but for clock bounds.
+        let list = known::uuids(ids);
+        let condition = format!("(e.effect_id IN ({list}) OR e.cause_id IN ({list}))");
+        self.live_edges(|s| s.day >= first - 1, &condition)
     }
 
     /// Occurrences of an anchor kind.
     ///
     /// # Errors
     /// As [`Reader::event`].
-    pub fn anchors(&self, _query: &AnchorQuery) -> Result<Anchors, StoreError> {
-        Err(StoreError::Closed)
+    pub fn anchors(&self, query: &AnchorQuery) -> Result<Anchors, StoreError> {
+        let (namespace, workload, pod) = (&query.namespace, &query.workload, &query.pod);
+        let since = query.since.as_micros();
+        let tail = "WHERE e.kind = ? AND e.occurred_at >= make_timestamp(?) AND (? IS NULL OR e.namespace = ?) \
+                    AND (? IS NULL OR e.workload = ?) AND (? IS NULL OR e.pod = ?)";
+        let values =
+            params![query.kind.as_str(), since, namespace, namespace, workload, workload, pod, pod];
+        let pass = |s: &Segment| s.max >= query.since;
+        let mut events = self.last_events(pass, tail, values, query.limit)?;
+        events.reverse();
+        let sql = format!(
+            "SELECT coalesce(e.namespace, ''), \
+             coalesce(e.workload_kind || '/' || e.workload, 'Pod/' || coalesce(e.pod, '')) AS owner, \
+             count(*), epoch_us(min(e.occurred_at)), epoch_us(max(e.occurred_at)) \
+             FROM {} e {tail} GROUP BY ALL ORDER BY 3 DESC, 1, 2",
+            self.scan(Table::Events, pass)
+        );
+        let groups = self.rows(&sql, values, "count occurrences", |row| {
+            let mut cells = Cells::new(row, Table::Events);
+            Ok(AnchorGroup {
+                namespace: cells.take()?,
+                workload: cells.take()?,
+                count: cells.take::<i64>()?.unsigned_abs(),
+                first: cells.take().map(Timestamp::from_micros)?,
+                last: cells.take().map(Timestamp::from_micros)?,
+            })
+        })?;
+        Ok(Anchors { total: groups.iter().map(|g| g.count).sum(), events, groups })
     }
 
     /// The version of an object that was in force at `at`; kind in any case of letters.
@@ -146,20 +203,42 @@ impl Reader {
     /// As [`Reader::event`].
     pub fn object_at(
         &self,
-        _kind: &str,
-        _namespace: &str,
-        _name: &str,
-        _at: Timestamp,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        at: Timestamp,
     ) -> Result<Option<ObjectAt>, StoreError> {
-        Err(StoreError::Closed)
+        let sql = format!(
+            "SELECT {}, epoch_us(o.valid_to) FROM (SELECT *, lead(valid_from) OVER (ORDER BY {}) AS valid_to \
+             FROM {} WHERE lower(kind) = lower(?) AND namespace = ? AND \"name\" = ?) o \
+             WHERE o.valid_from <= make_timestamp(?) AND (o.valid_to IS NULL OR o.valid_to > make_timestamp(?))",
+            select(Table::Objects, "o"),
+            views::VERSION_ORDER,
+            self.scan(Table::Objects, |_| true)
+        );
+        let at = at.as_micros();
+        let mut found = self.rows(&sql, params![kind, namespace, name, at, at], "read objects", |row| {
+            let mut cells = Cells::new(row, Table::Objects);
+            let version = cells.object()?;
+            Ok(ObjectAt { version, valid_to: cells.take::<Option<i64>>()?.map(Timestamp::from_micros) })
+        })?;
+        Ok(found.pop())
     }
 
     /// The last version of each object of a kind that is not deleted, by namespace and name.
     ///
     /// # Errors
     /// As [`Reader::event`].
-    pub fn current_objects(&self, _kind: &str) -> Result<Vec<ObjectVersion>, StoreError> {
-        Err(StoreError::Closed)
+    pub fn current_objects(&self, kind: &str) -> Result<Vec<ObjectVersion>, StoreError> {
+        let sql = format!(
+            "SELECT {} FROM (SELECT *, row_number() OVER (PARTITION BY namespace, \"name\" ORDER BY {}) AS rank \
+             FROM {} WHERE lower(kind) = lower(?)) o WHERE o.rank = 1 AND NOT o.deleted \
+             ORDER BY o.namespace, o.\"name\"",
+            select(Table::Objects, "o"),
+            views::VERSION_ORDER_LAST_FIRST,
+            self.scan(Table::Objects, |_| true)
+        );
+        self.rows(&sql, params![kind], "read objects", |row| Cells::new(row, Table::Objects).object())
     }
 
     /// Gaps that overlap the closed interval, in order of time; with a node, its own and the aggregator's.
@@ -168,24 +247,86 @@ impl Reader {
     /// As [`Reader::event`].
     pub fn gaps_between(
         &self,
-        _from: Timestamp,
-        _to: Timestamp,
-        _node: Option<&str>,
+        from: Timestamp,
+        to: Timestamp,
+        node: Option<&str>,
     ) -> Result<Vec<Gap>, StoreError> {
-        Err(StoreError::Closed)
-    }
-
-    /// Which of these events are in segments.
-    ///
-    /// # Errors
-    /// As [`Reader::event`].
-    pub fn known_events(&self, _ids: &[EventId]) -> Result<HashSet<EventId>, StoreError> {
-        Err(StoreError::Closed)
+        let sql = format!(
+            "SELECT {} FROM {} g WHERE g.missing_from <= make_timestamp(?) AND g.missing_to >= make_timestamp(?) \
+             AND (? IS NULL OR g.node IS NULL OR g.node = ?) ORDER BY g.missing_from, g.gap_id",
+            select(Table::Gaps, "g"),
+            self.scan(Table::Gaps, |s| s.min <= to && s.max >= from)
+        );
+        let values = params![to.as_micros(), from.as_micros(), node, node];
+        self.rows(&sql, values, "read gaps", |row| Cells::new(row, Table::Gaps).gap())
     }
 
     /// Rows in segments by table.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        BTreeMap::new()
+        let manifest = self.manifest();
+        Table::ALL.into_iter().map(|table| (table.name(), manifest.rows(table))).collect()
+    }
+
+    fn manifest(&self) -> Arc<Manifest> {
+        self.manifests.current()
+    }
+
+    fn scan(&self, table: Table, pass: impl Fn(&Segment) -> bool) -> String {
+        views::scan(table, &self.manifest(), &self.segments, pass)
+    }
+
+    /// The latest `limit` events `e` that `tail` lets through, oldest first.
+    fn last_events(
+        &self,
+        pass: impl Fn(&Segment) -> bool,
+        tail: &str,
+        values: impl Params,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let sql = format!(
+            "SELECT {} FROM {} e {tail} ORDER BY e.occurred_at DESC, e.event_id DESC LIMIT {limit}",
+            select(Table::Events, "e"),
+            self.scan(Table::Events, pass)
+        );
+        let mut events =
+            self.rows(&sql, values, "read events", |row| Cells::new(row, Table::Events).event())?;
+        events.reverse();
+        Ok(events)
+    }
+
+    fn live_edges(&self, pass: impl Fn(&Segment) -> bool, condition: &str) -> Result<Vec<Edge>, StoreError> {
+        // One manifest for both tables: a retraction must not be missed that an edge's file came with.
+        let manifest = self.manifest();
+        let scan = |table| views::scan(table, &manifest, &self.segments, &pass);
+        let sql = format!(
+            "SELECT {} FROM {} e WHERE {condition} AND {} \
+             ORDER BY e.effect_occurred_at, e.effect_id, e.cause_id, e.rule_id",
+            select(Table::Edges, "e"),
+            scan(Table::Edges),
+            views::not_retracted(&scan(Table::EdgeRetractions))
+        );
+        self.rows(&sql, [], "read edges", |row| Cells::new(row, Table::Edges).edge())
+    }
+
+    /// Runs a statement on a connection of its own and reads every row.
+    fn rows<T>(
+        &self,
+        sql: &str,
+        values: impl Params,
+        action: &'static str,
+        mut read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+    ) -> Result<Vec<T>, StoreError> {
+        let connection = {
+            let instance = self.instance.lock().unwrap_or_else(PoisonError::into_inner);
+            instance.try_clone().map_err(StoreError::query(action))?
+        };
+        let mut statement = connection.prepare(sql).map_err(StoreError::query(action))?;
+        let mut rows = statement.query(values).map_err(StoreError::query(action))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().map_err(StoreError::query(action))? {
+            found.push(read(row)?);
+        }
+        Ok(found)
     }
 }

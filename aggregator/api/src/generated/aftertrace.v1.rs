@@ -1649,4 +1649,7 @@ pub struct WalFrame {
     /// New gaps.
     #[prost(message, repeated, tag = "5")]
     pub gaps: ::prost::alloc::vec::Vec<Gap>,
+    /// Number of this frame: frames are numbered from 1, so that damage cannot shift those after it.
+    #[prost(uint64, tag = "6")]
+    pub position: u64,
 }

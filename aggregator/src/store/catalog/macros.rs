@@ -1,0 +1,136 @@
+//! The table macros: the verbs of the command, for SQL.
+//!
+//! Columns are qualified where a parameter has the same name, because DuckDB replaces unqualified names by the
+//! argument. Tables are not, so that the macros work when the catalog is attached under another name.
+
+use std::fmt::Write as _;
+
+use crate::store::duck;
+
+/// How far a causal chain is followed from its event in each direction. The longest pattern has six steps;
+/// this leaves room for chains of patterns and bounds the recursion.
+pub const CHAIN_DEPTH_MAX: u32 = 16;
+
+/// Which events of a pod `why` starts from, the latest first: as SQL over the columns of `events`.
+pub const WHY_ANCHORS: &str = "kind IN ('oom_kill', 'config_swapped') \
+     OR (kind = 'container_terminated' AND severity = 'error')";
+
+struct Macro {
+    name: &'static str,
+    parameters: &'static str,
+    meaning: &'static str,
+    body: String,
+}
+
+pub(super) fn write(sql: &mut String) {
+    for m in macros() {
+        let Macro { name, parameters, meaning, body } = m;
+        let meaning = duck::quote(meaning);
+        writeln!(
+            sql,
+            "CREATE MACRO {name}({parameters}) AS TABLE {body};\nCOMMENT ON MACRO TABLE {name} IS {meaning};"
+        )
+        .expect("writing to a String does not fail");
+    }
+}
+
+fn macros() -> Vec<Macro> {
+    vec![
+        Macro {
+            name: "causal_chain",
+            parameters: "event_id",
+            meaning: "The causal graph around an event: a row for the event itself (depth 0), then one per edge \
+                      with the fact it leads to; causes have negative depth, effects positive",
+            body: chain("event_id::UUID"),
+        },
+        Macro {
+            name: "why",
+            parameters: "ns, pod",
+            meaning: "The causal graph around the latest failure or swap of a pod; columns as causal_chain",
+            body: chain(&format!(
+                "(SELECT a.event_id FROM events a WHERE a.namespace = ns AND a.pod = pod AND ({}) \
+                 ORDER BY a.occurred_at DESC, a.event_id DESC LIMIT 1)",
+                qualified_anchors()
+            )),
+        },
+        Macro {
+            name: "history",
+            parameters: "pattern",
+            meaning: "Every occurrence of a pattern such as P001, newest first",
+            body: "SELECT v.occurred_at, v.namespace, v.pod, v.container, v.workload_kind, v.workload, v.node, \
+                   v.summary, v.event_id FROM events v JOIN patterns p ON p.anchor = v.kind \
+                   WHERE p.id = upper(pattern) ORDER BY v.occurred_at DESC, v.event_id DESC"
+                .to_owned(),
+        },
+        Macro {
+            name: "state_at",
+            parameters: "kind, ns, name, t",
+            meaning: "The version of an object that was in force at a time, deleted ones included; kind in any case",
+            body: "SELECT o.* FROM objects o WHERE lower(o.kind) = lower(kind) AND o.namespace = ns \
+                   AND o.\"name\" = name AND o.valid_from <= t::TIMESTAMP \
+                   AND (o.valid_to IS NULL OR o.valid_to > t::TIMESTAMP)"
+                .to_owned(),
+        },
+        Macro {
+            name: "timeline",
+            parameters: "ns, pod",
+            meaning: "What happened to a pod, in order of time",
+            body: "SELECT v.occurred_at, v.kind, v.container, v.severity, v.summary, v.source, v.node, v.pod_uid, \
+                   v.event_id FROM events v WHERE v.namespace = ns AND v.pod = pod \
+                   ORDER BY v.occurred_at, v.event_id"
+                .to_owned(),
+        },
+        Macro {
+            name: "oom_kills",
+            parameters: "since := TIMESTAMP '1970-01-01'",
+            meaning: "Processes killed by the kernel's OOM killer since a time, in order",
+            body: "SELECT v.occurred_at, v.namespace, v.pod, v.container, v.workload_kind, v.workload, v.node, \
+                   v.pid, v.container_init, v.cgroup_id, v.summary, v.event_id FROM events v \
+                   WHERE v.kind = 'oom_kill' AND v.occurred_at >= since::TIMESTAMP \
+                   ORDER BY v.occurred_at, v.event_id"
+                .to_owned(),
+        },
+    ]
+}
+
+/// [`WHY_ANCHORS`] over the alias `a`.
+fn qualified_anchors() -> String {
+    WHY_ANCHORS.replace("kind ", "a.kind ").replace("severity ", "a.severity ")
+}
+
+/// The graph around the event that the expression names.
+///
+/// `UNION` keeps each pair of depth and event once, so the recursion is bounded by depth times events even if
+/// clock bounds let two facts cause each other.
+fn chain(start: &str) -> String {
+    format!(
+        "WITH RECURSIVE \
+         anchor AS (SELECT {start} AS id), \
+         up(depth, id) AS (SELECT 0, n.id FROM anchor n UNION \
+           SELECT u.depth - 1, e.cause_id FROM up u JOIN edges e ON e.effect_id = u.id \
+           WHERE u.depth > -{CHAIN_DEPTH_MAX}), \
+         down(depth, id) AS (SELECT 0, n.id FROM anchor n UNION \
+           SELECT d.depth + 1, e.effect_id FROM down d JOIN edges e ON e.cause_id = d.id \
+           WHERE d.depth < {CHAIN_DEPTH_MAX}), \
+         causes AS (SELECT max(u.depth) AS depth, u.id FROM up u GROUP BY u.id), \
+         effects AS (SELECT min(d.depth) AS depth, d.id FROM down d GROUP BY d.id), \
+         steps AS ( \
+           SELECT 0 AS depth, n.id, NULL::UUID AS cause_id, NULL::UUID AS effect_id, NULL AS pattern, \
+             NULL AS rule_id, NULL AS grade, NULL::DOUBLE AS confidence, NULL::BIGINT AS lag_us, \
+             NULL AS evidence, NULL AS kind, NULL::TIMESTAMP AS occurred_at, NULL AS summary FROM anchor n \
+           UNION ALL \
+           SELECT c.depth, c.id, e.cause_id, e.effect_id, e.pattern, e.rule_id, e.grade, e.confidence, \
+             e.lag_us, e.evidence, e.cause_kind, e.cause_occurred_at, e.cause_summary \
+           FROM edges e JOIN causes c ON c.id = e.cause_id JOIN causes f ON f.id = e.effect_id \
+           UNION ALL \
+           SELECT f.depth, f.id, e.cause_id, e.effect_id, e.pattern, e.rule_id, e.grade, e.confidence, \
+             e.lag_us, e.evidence, e.effect_kind, e.effect_occurred_at, NULL \
+           FROM edges e JOIN effects c ON c.id = e.cause_id JOIN effects f ON f.id = e.effect_id) \
+         SELECT s.depth, coalesce(v.occurred_at, s.occurred_at) AS occurred_at, \
+           coalesce(v.kind, s.kind) AS kind, v.namespace, v.pod, v.container, \
+           coalesce(v.summary, s.summary) AS summary, s.grade, s.confidence, s.lag_us, s.pattern, s.rule_id, \
+           s.evidence, s.id AS event_id, s.cause_id, s.effect_id \
+         FROM steps s LEFT JOIN events v ON v.event_id = s.id WHERE s.id IS NOT NULL \
+         ORDER BY occurred_at, s.depth, s.id, s.effect_id"
+    )
+}
