@@ -37,6 +37,11 @@ impl Group {
         Ok(Self { child, name, ended: false })
     }
 
+    /// The child's process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the child has ended by itself, and how.
     pub(crate) fn poll(&mut self) -> Result<Option<ExitStatus>> {
         let status = self.child.try_wait().with_context(|| format!("wait for {}", self.name))?;
