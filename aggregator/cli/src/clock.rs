@@ -26,8 +26,11 @@ pub(crate) struct Clock {
 impl Clock {
     /// Name of the zone, as the header of a listing shows it.
     pub(crate) fn zone(&self) -> String {
-        let zone = self.now.time_zone();
-        zone.iana_name().map_or_else(|| self.now.strftime("%:z").to_string(), str::to_owned)
+        match self.now.time_zone().iana_name() {
+            Some("Etc/UTC") => "UTC".to_owned(),
+            Some(name) => name.to_owned(),
+            None => self.now.strftime("%:z").to_string(),
+        }
     }
 
     /// An instant by itself: `2026-11-20 10:52:02.104512`, or `5m12s ago`.

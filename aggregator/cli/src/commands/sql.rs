@@ -53,6 +53,12 @@ pub(crate) enum SqlError {
         /// Why not.
         source: io::Error,
     },
+    /// There is no catalog yet.
+    #[error("the aggregator has not published its catalog {path} yet; wait a second, then see `aft status`")]
+    NotPublished {
+        /// The path there, escaped.
+        path: String,
+    },
     /// The aggregator's catalog is not on this machine.
     #[error(
         "the catalog {path} lies on the aggregator's machine and cannot be opened here ({source}): run \
@@ -89,6 +95,9 @@ pub(crate) async fn run(
 async fn catalog_of_aggregator(context: &Context) -> Result<PathBuf, Error> {
     let (aggregator, mut client) = context.connect().await?;
     let answer = client.status(StatusRequest {}).await.map_err(|s| aggregator.refused(&s))?.into_inner();
+    if answer.published_at_us == 0 {
+        return Err(SqlError::NotPublished { path: safe(&answer.catalog) }.into());
+    }
     match std::fs::File::open(&answer.catalog) {
         Ok(_) => Ok(PathBuf::from(answer.catalog)),
         Err(source) => Err(SqlError::Elsewhere { path: safe(&answer.catalog), source }.into()),
