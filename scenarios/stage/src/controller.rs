@@ -88,14 +88,6 @@ fn ensure_pods(cluster: &Cluster, replica_set: &Value) -> Result<(), ApiError> {
     let wanted = replica_set["spec"]["replicas"].as_u64().unwrap_or(1).min(REPLICAS_MAX);
     for _ in owned(cluster, Resource::Pods, replica_set)..wanted {
         let template = &replica_set["spec"]["template"];
-        let mut spec = template["spec"].clone();
-        for (field, default) in
-            [("restartPolicy", json!("Always")), ("terminationGracePeriodSeconds", json!(30))]
-        {
-            if spec[field].is_null() {
-                spec[field] = default;
-            }
-        }
         let name = replica_set["metadata"]["name"].as_str().unwrap_or_default();
         let mut metadata = json!({
             "namespace": replica_set["metadata"]["namespace"],
@@ -106,7 +98,7 @@ fn ensure_pods(cluster: &Cluster, replica_set: &Value) -> Result<(), ApiError> {
         if template["metadata"]["annotations"].is_object() {
             metadata["annotations"] = template["metadata"]["annotations"].clone();
         }
-        let pod = json!({ "metadata": metadata, "spec": spec, "status": { "phase": "Pending" } });
+        let pod = json!({ "metadata": metadata, "spec": template["spec"] });
         cluster.create(Resource::Pods, pod)?;
     }
     Ok(())

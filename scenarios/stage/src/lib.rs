@@ -15,3 +15,15 @@ pub mod stage;
 pub mod workload;
 
 pub use stage::{Stage, StageConfig, StageError};
+
+/// An error with all its causes on one line.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    // A chain of causes is finite: each owns the next.
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -369,7 +369,23 @@ fn admit(resource: Resource, object: Value) -> Result<Value, ApiError> {
             metadata.remove(field);
         }
     }
+    if resource == Resource::Pods {
+        default_pod(&mut object);
+    }
     Ok(object)
+}
+
+/// What a server writes into a pod that does not say otherwise.
+fn default_pod(pod: &mut Value) {
+    for (part, field, default) in [
+        ("status", "phase", json!("Pending")),
+        ("spec", "restartPolicy", json!("Always")),
+        ("spec", "terminationGracePeriodSeconds", json!(30)),
+    ] {
+        if (pod[part].is_object() || pod[part].is_null()) && pod[part][field].is_null() {
+            pod[part][field] = default;
+        }
+    }
 }
 
 fn object_has_generation(resource: Resource) -> bool {

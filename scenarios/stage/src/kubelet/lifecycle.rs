@@ -222,7 +222,13 @@ impl Lifecycle {
 
     /// A program that cannot be started is a run that ends at once, as runtimes report it.
     async fn never_ran(&self, id: String, state: &mut ContainerState, error: &RunError) -> Termination {
-        tracing::warn!(%error, container = self.container().name, pod = self.spec.name, "cannot start a container");
+        let cause = crate::error_chain(error);
+        tracing::warn!(
+            error = cause,
+            container = self.container().name,
+            pod = self.spec.name,
+            "cannot start a container"
+        );
         state.container_id = Some(id.clone());
         if let Ok(cgroup) = self.shared.hierarchy.create(&self.cgroup_path(&id)) {
             remove(cgroup).await;
@@ -231,7 +237,7 @@ impl Lifecycle {
         Termination {
             exit_code: START_ERROR,
             reason: "StartError",
-            message: Some(error.to_string()),
+            message: Some(crate::error_chain(error)),
             started_at: now,
             finished_at: now,
             container_id: id,

@@ -102,7 +102,8 @@ impl PodWorker {
                 drop(sandbox);
             }
             Some(Err(error)) => {
-                tracing::error!(%error, pod = self.key.name, "cannot set up a pod");
+                let error = crate::error_chain(&error);
+                tracing::error!(error, pod = self.key.name, "cannot set up a pod");
                 order = leaving(&mut orders).await;
             }
             None => {}

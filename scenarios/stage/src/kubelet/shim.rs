@@ -134,8 +134,12 @@ fn become_program(plan_path: &Path) -> anyhow::Result<std::convert::Infallible> 
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .context("cannot bind to the shim")?;
     rootfs::enter(&plan.root, &plan.binds)?;
-    std::fs::write("/proc/self/oom_score_adj", plan.oom_score_adj.to_string())
-        .context("cannot write oom_score_adj")?;
+    match std::fs::write("/proc/self/oom_score_adj", plan.oom_score_adj.to_string()) {
+        // A root without CAP_SYS_RESOURCE may not lower it. The sandbox is then ranked by its size, which is
+        // small enough to come last all the same.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+        written => written.context("cannot write oom_score_adj")?,
+    }
     // Last, so that the container pays for nothing but its program.
     for entrance in &plan.entrances {
         rootfs::write_outside(entrance, b"0")
