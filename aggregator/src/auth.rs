@@ -154,7 +154,8 @@ mod tests {
     async fn each_role_has_its_own_token() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let auth = Auth::open(dir.path()).expect("tokens are made");
-        let read = |name: &str| std::fs::read_to_string(dir.path().join("tokens").join(name)).expect("exists");
+        let read =
+            |name: &str| std::fs::read_to_string(dir.path().join("tokens").join(name)).expect("exists");
         let agent = format!("Bearer {}", read("agent.token").trim());
         let reader = format!("bearer {}", read("reader.token").trim());
         assert_eq!(code(&auth, Some(&agent), Role::Agent).await, Ok(()));

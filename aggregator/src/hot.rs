@@ -267,8 +267,7 @@ impl Graph {
     }
 
     fn add_object(&mut self, object: &ObjectVersion) {
-        let id: ObjectId =
-            (object.kind.to_ascii_lowercase(), object.namespace.clone(), object.name.clone());
+        let id: ObjectId = (object.kind.to_ascii_lowercase(), object.namespace.clone(), object.name.clone());
         let versions = self.objects.entry(id.clone()).or_default();
         // Stable: of two versions with one time the later committed is in force.
         let place = versions.partition_point(|v| v.valid_from <= object.valid_from);

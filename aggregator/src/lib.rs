@@ -14,10 +14,12 @@ pub mod clock;
 pub mod hot;
 pub mod ingest;
 pub mod memory;
-mod private_file;
+pub mod private_file;
 pub mod secret;
 pub mod service;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod tls;
 pub mod watch;
 pub mod writer;

@@ -138,7 +138,9 @@ impl Running {
 
         let heard_until = writer.status().recorded_at;
         if let Some(since) = heard_until {
-            writer.submit(Facts { gaps: vec![down_gap(&config, since, started)], ..Facts::default() }).await?;
+            writer
+                .submit(Facts { gaps: vec![down_gap(&config, since, started)], ..Facts::default() })
+                .await?;
         }
 
         let auth = Arc::new(auth);
@@ -278,7 +280,8 @@ fn down_gap(config: &Config, since: Timestamp, until: Timestamp) -> Gap {
         from: since.min(until),
         to: until,
         count: 0,
-        detail: "the aggregator was not running; agents keep their facts meanwhile, watches do not".to_owned(),
+        detail: "the aggregator was not running; agents keep their facts meanwhile, watches do not"
+            .to_owned(),
         recorded_at: None,
     }
 }

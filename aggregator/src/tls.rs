@@ -78,7 +78,7 @@ impl ServerCertificate {
             NAMES.iter().map(|n| (*n).to_owned()).chain(more_names.iter().cloned()).collect();
         let authority_key = key(&dir.join("ca.key"), &dir)?;
         let mut authority = read_text(&dir.join("ca.crt"))?;
-        let ends = authority.as_deref().and_then(|pem| parse(pem)).map(|c| c.not_after);
+        let ends = authority.as_deref().and_then(parse).map(|c| c.not_after);
         if ends.is_none_or(|ends| is_near(ends, now)) {
             authority = None;
         }

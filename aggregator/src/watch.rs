@@ -133,6 +133,7 @@ impl Watches {
             health: Arc::clone(&self.health),
             placements,
             heard_until: self.heard_until,
+            was_up: false,
         }
     }
 }

@@ -1,1 +1,74 @@
-//! Tests.
+//! What is found, what retractions do, and what the bound costs.
+
+use super::*;
+use crate::testing::{at, committed, edge, event};
+use aftertrace_model::Retraction;
+
+fn ids(events: &[Arc<Event>]) -> Vec<EventId> {
+    events.iter().map(|e| e.event_id).collect()
+}
+
+#[test]
+fn the_latest_of_a_pod_come_oldest_first() {
+    let hot = Hot::default();
+    let [a, b, c] =
+        [3, 1, 2].map(|second| event(second, Kind::OomKill, i64::try_from(second).expect("small")));
+    hot.commit(&committed(1, &[a.clone(), b.clone(), c.clone()], &[]));
+    let all = hot.pod_events("shop", Some("checkout"), at(0), at(9), 9);
+    assert_eq!(ids(&all), [b.event_id, c.event_id, a.event_id]);
+    let latest = hot.pod_events("shop", None, at(0), at(9), 2);
+    assert_eq!(ids(&latest), [c.event_id, a.event_id]);
+    assert_eq!(ids(&hot.pod_events("shop", None, at(1), at(1), 9)), [b.event_id], "bounds are inclusive");
+    assert!(hot.pod_events("shop", Some("other"), at(0), at(9), 9).is_empty());
+    assert!(
+        hot.pod_events("shop", None, at(9), at(0), 9).is_empty(),
+        "an interval that ends before it begins"
+    );
+}
+
+#[test]
+fn a_retracted_edge_is_gone_even_if_only_segments_have_it() {
+    let hot = Hot::default();
+    let (cause, effect) = (event(1, Kind::OomKill, 1), event(2, Kind::ContainerTerminated, 2));
+    let joined = edge(&cause, &effect);
+    hot.commit(&committed(1, &[cause.clone(), effect.clone()], std::slice::from_ref(&joined)));
+    assert_eq!(hot.edges_touching(&[cause.event_id, effect.event_id]).len(), 1, "once, from both ends");
+    let retraction = Retraction {
+        cause_id: cause.event_id,
+        effect_id: effect.event_id,
+        rule_id: joined.rule_id.clone(),
+        reason: String::new(),
+        effect_occurred_at: at(2),
+        recorded_at: None,
+    };
+    hot.commit(&Committed { retractions: vec![retraction], ..committed(2, &[], &[]) });
+    assert!(hot.edges_touching(&[effect.event_id]).is_empty());
+    assert!(hot.is_retracted(&joined));
+    hot.commit(&committed(3, &[], std::slice::from_ref(&joined)));
+    assert!(!hot.is_retracted(&joined), "made again, it holds again");
+}
+
+#[test]
+fn rows_committed_first_leave_first_with_all_their_places() {
+    let hot = Hot::new(3);
+    let events: Vec<_> =
+        (0..5).map(|n| event(n, Kind::OomKill, 5 - i64::try_from(n).expect("small"))).collect();
+    for (n, e) in (1..).zip(&events) {
+        hot.commit(&committed(n, std::slice::from_ref(e), &[]));
+    }
+    assert!(hot.event(events[1].event_id).is_none() && hot.event(events[2].event_id).is_some());
+    assert_eq!(hot.pod_events("shop", None, at(0), at(9), 9).len(), 3);
+    assert_eq!(hot.of_kind_after(Kind::OomKill, at(0), 0).len(), 3);
+    assert_eq!(hot.as_of().wal_position, 5);
+}
+
+#[test]
+fn counts_only_what_was_committed_after_a_position() {
+    let hot = Hot::default();
+    hot.commit(&committed(1, &[event(1, Kind::OomKill, 1)], &[]));
+    hot.commit(&committed(2, &[event(2, Kind::OomKill, 2), event(3, Kind::ConfigSwapped, 2)], &[]));
+    let after = hot.of_kind_after(Kind::OomKill, at(0), 1);
+    assert_eq!(after.len(), 1);
+    assert_eq!(after[0].occurred.at, at(2));
+    assert!(hot.of_kind_after(Kind::OomKill, at(3), 0).is_empty());
+}

@@ -78,7 +78,9 @@ impl Speaker {
             Claim::Pending => sorted.held.push(Held { sequence, event }),
             // Evidence from while the API server or we were away must not be lost; it says what it lacks.
             Claim::Unwatched => {
-                event.attributes.insert(UNCONFIRMED.to_owned(), json!("the pods were not watched at that time"));
+                event
+                    .attributes
+                    .insert(UNCONFIRMED.to_owned(), json!("the pods were not watched at that time"));
                 sorted.facts.events.push(event);
             }
             Claim::Refuted => sorted.facts.gaps.push(self.unauthorized(sequence, &event)),
@@ -101,7 +103,9 @@ impl Speaker {
     fn read(&self, item: proto::Item, now: Timestamp) -> Result<Item, Refusal> {
         let bytes = item.encoded_len();
         if bytes > ITEM_BYTES_MAX {
-            return Err(Refusal::malformed(format!("an item of {bytes} bytes, the limit is {ITEM_BYTES_MAX}")));
+            return Err(Refusal::malformed(format!(
+                "an item of {bytes} bytes, the limit is {ITEM_BYTES_MAX}"
+            )));
         }
         match item.item {
             Some(proto::item::Item::Event(event)) => {
@@ -135,7 +139,10 @@ impl Speaker {
 
     fn accept_gap(&self, mut gap: Gap, now: Timestamp) -> Result<Gap, Refusal> {
         if gap.from > gap.to {
-            return Err(Refusal::malformed(format!("a gap that ends ({}) before it begins ({})", gap.to, gap.from)));
+            return Err(Refusal::malformed(format!(
+                "a gap that ends ({}) before it begins ({})",
+                gap.to, gap.from
+            )));
         }
         not_ahead("gap", gap.to, now)?;
         gap.cluster.clone_from(&self.cluster);
@@ -185,7 +192,8 @@ impl Refusal {
 
 fn not_ahead(what: &str, at: Timestamp, now: Timestamp) -> Result<(), Refusal> {
     if at.micros_since(now) > AHEAD_US_MAX {
-        let detail = format!("{what} at {at}, more than an hour ahead of the aggregator: check the node's clock");
+        let detail =
+            format!("{what} at {at}, more than an hour ahead of the aggregator: check the node's clock");
         return Err(Refusal { reason: GapReason::FutureTime, detail });
     }
     Ok(())

@@ -48,7 +48,8 @@ impl From<AskError> for Status {
 pub(super) fn time(field: &'static str, us: i64) -> Result<Timestamp, AskError> {
     const US_MAX: i64 = 253_402_300_799_999_999;
     if !(0..=US_MAX).contains(&us) {
-        let problem = format!("is {us}; it must be microseconds since 1970-01-01T00:00:00Z, before the year 10000");
+        let problem =
+            format!("is {us}; it must be microseconds since 1970-01-01T00:00:00Z, before the year 10000");
         return Err(AskError::Malformed { field, problem });
     }
     Ok(Timestamp::from_micros(us))
@@ -74,7 +75,8 @@ pub(super) fn limit(asked: u32, default: u32, most: u32) -> Result<usize, AskErr
 pub(super) fn name(field: &'static str, value: &str) -> Result<(), AskError> {
     const BYTES_MAX: usize = 253;
     let visible = aftertrace_model::text::escape(value);
-    if value.is_empty() || value.len() > BYTES_MAX || visible != value || value.contains(char::is_whitespace) {
+    if value.is_empty() || value.len() > BYTES_MAX || visible != value || value.contains(char::is_whitespace)
+    {
         let problem = format!("is {visible:?}; it must be a name of 1 to {BYTES_MAX} bytes");
         return Err(AskError::Malformed { field, problem });
     }

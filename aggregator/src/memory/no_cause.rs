@@ -70,10 +70,10 @@ fn terminated(anchor: &Event) -> String {
 }
 
 fn swapped(anchor: &Event, watches: &BTreeMap<String, String>) -> String {
-    let object = anchor.object.as_ref().map_or_else(
-        || "its object".to_owned(),
-        |o| format!("{} {}/{}", o.kind, o.namespace, o.name),
-    );
+    let object = anchor
+        .object
+        .as_ref()
+        .map_or_else(|| "its object".to_owned(), |o| format!("{} {}/{}", o.kind, o.namespace, o.name));
     match watches.get("configmaps").map(String::as_str) {
         None => "ConfigMaps are not watched: start the aggregator with a kubeconfig".to_owned(),
         Some("ok") if anchor.content.is_none() => format!(
@@ -99,7 +99,9 @@ fn kernel_evidence(anchor: &Event, agents: &Agents) -> Option<String> {
         Some(Agent { streams: 0, last_seen, .. }) => {
             Some(format!("the agent of node {node} is not connected; it was last heard at {last_seen}"))
         }
-        Some(Agent { status: None, .. }) => Some(format!("the agent of node {node} has not told what it sees")),
+        Some(Agent { status: None, .. }) => {
+            Some(format!("the agent of node {node} has not told what it sees"))
+        }
         Some(Agent { status: Some(status), .. }) => {
             let Some(oom) = status.subjects.iter().find(|s| s.name == "oom") else {
                 return Some(format!("the agent of node {node} does not watch OOM kills"));

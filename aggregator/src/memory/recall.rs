@@ -101,8 +101,13 @@ impl Recall {
         node: Option<&str>,
         now: Timestamp,
     ) -> Result<Vec<Gap>, StoreError> {
-        let mut by_id: BTreeMap<_, Gap> =
-            self.health.open_gaps(now).into_iter().filter(|g| g.overlaps(from, to)).map(|g| (g.gap_id, g)).collect();
+        let mut by_id: BTreeMap<_, Gap> = self
+            .health
+            .open_gaps(now)
+            .into_iter()
+            .filter(|g| g.overlaps(from, to))
+            .map(|g| (g.gap_id, g))
+            .collect();
         by_id.extend(self.reader.gaps_between(from, to, node)?.into_iter().map(|g| (g.gap_id, g)));
         by_id.extend(self.hot.gaps_between(from, to, node).iter().map(|g| (g.gap_id, Gap::clone(g))));
         let mut gaps: Vec<_> = by_id.into_values().collect();
@@ -223,7 +228,12 @@ mod tests {
         }
     }
 
-    fn check(older: Option<(i64, &str, Option<i64>)>, recent: &[(i64, &str)], second: i64, expected: Option<(&str, Option<i64>)>) {
+    fn check(
+        older: Option<(i64, &str, Option<i64>)>,
+        recent: &[(i64, &str)],
+        second: i64,
+        expected: Option<(&str, Option<i64>)>,
+    ) {
         let older = older.map(|(from, rv, to)| ObjectAt { version: version(from, rv), valid_to: to.map(at) });
         let recent: Vec<_> = recent.iter().map(|(s, rv)| Arc::new(version(*s, rv))).collect();
         let found = object_at(older, &recent, at(second));

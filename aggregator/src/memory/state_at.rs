@@ -60,7 +60,9 @@ fn not_found(
     Ok(match (later, watch.get(&plural).map(String::as_str)) {
         (Some(_), _) => format!("{kind} {namespace}/{name} is known only after {at}; ask for a later time"),
         (None, Some("ok")) => format!("no {kind} {namespace}/{name} was seen: check the name and namespace"),
-        (None, Some(why)) => format!("no {kind} {namespace}/{name} was seen, and the watch of {plural} is {why}"),
+        (None, Some(why)) => {
+            format!("no {kind} {namespace}/{name} was seen, and the watch of {plural} is {why}")
+        }
         (None, None) => {
             format!("{plural} are not watched: start the aggregator with a kubeconfig and without --no-watch")
         }

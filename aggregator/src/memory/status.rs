@@ -3,8 +3,8 @@
 use aftertrace_api::proto;
 use aftertrace_model::Timestamp;
 
-use super::{as_of, micros};
 use super::recall::Recall;
+use super::{as_of, micros};
 use crate::agents::{Agent, Agents};
 use crate::tls::ServerCertificate;
 use crate::writer::WriterStatus;
@@ -32,7 +32,8 @@ pub(super) fn answer(parts: &Parts<'_>, now: Timestamp) -> proto::StatusResponse
         degraded.push(format!("watch of {plural}: {state}"));
     }
     if agents.is_empty() {
-        degraded.push("no agent was heard: start aftertrace-agent with the agent token and ca.crt".to_owned());
+        degraded
+            .push("no agent was heard: start aftertrace-agent with the agent token and ca.crt".to_owned());
     }
     for (node, agent) in &agents {
         degraded.extend(agent_degraded(node, agent));
@@ -80,7 +81,11 @@ fn agent_degraded(node: &str, agent: &Agent) -> Vec<String> {
     let mut degraded = Vec::new();
     for subject in &status.subjects {
         if subject.tier == "none" {
-            degraded.push(format!("node {node}: {} is not seen: {}", subject.name, subject.missing.join(", ")));
+            degraded.push(format!(
+                "node {node}: {} is not seen: {}",
+                subject.name,
+                subject.missing.join(", ")
+            ));
         }
     }
     if !status.watch.is_empty() && status.watch != "ok" {

@@ -3,9 +3,9 @@
 use aftertrace_api::proto;
 use aftertrace_model::Timestamp;
 
+use super::as_of;
 use super::error::{AskError, limit, name, time};
 use super::recall::Recall;
-use super::as_of;
 
 const LIMIT_DEFAULT: u32 = 200;
 const LIMIT_MAX: u32 = 10_000;

@@ -144,7 +144,8 @@ fn nothing_failed(
             let watch = match recall.health.status().get("pods").map(String::as_str) {
                 Some("ok") => String::new(),
                 Some(why) => format!("; the watch of pods is {why}"),
-                None => "; pods are not watched (--no-watch), so only pods that agents told of are known".to_owned(),
+                None => "; pods are not watched (--no-watch), so only pods that agents told of are known"
+                    .to_owned(),
             };
             return Err(AskError::Unknown {
                 what: format!("pod {namespace}/{pod}"),

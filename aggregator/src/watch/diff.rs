@@ -58,8 +58,7 @@ fn walk(before: &Value, after: &Value, path: &str, out: &mut BTreeSet<String>) {
 /// The elements by their own key, if each has one and no two share it.
 fn keyed(list: &[Value]) -> Option<Vec<(&str, &Value)>> {
     ELEMENT_KEYS.iter().find_map(|key| {
-        let elements: Option<Vec<_>> =
-            list.iter().map(|v| Some((v.get(key)?.as_str()?, v))).collect();
+        let elements: Option<Vec<_>> = list.iter().map(|v| Some((v.get(key)?.as_str()?, v))).collect();
         elements.filter(|e| e.iter().map(|(k, _)| k).collect::<BTreeSet<_>>().len() == e.len())
     })
 }
@@ -97,10 +96,11 @@ mod tests {
         check(&before, &json!({"c": [{"name": "b", "v": 1}, {"name": "a", "v": 1}]}), &[]);
         check(&before, &json!({"c": [{"name": "a", "v": 1}, {"name": "b", "v": 2}]}), &["c[b].v"]);
         check(&before, &json!({"c": [{"name": "a", "v": 1}]}), &["c[b].name", "c[b].v"]);
-        check(&json!({"c": []}), &json!({"c": [{"type": "Ready", "status": "True"}]}), &[
-            "c[Ready].status",
-            "c[Ready].type",
-        ]);
+        check(
+            &json!({"c": []}),
+            &json!({"c": [{"type": "Ready", "status": "True"}]}),
+            &["c[Ready].status", "c[Ready].type"],
+        );
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) struct Follower<K> {
     pub(crate) placements: Option<Arc<Placements>>,
     /// Up to when earlier watches told everything; `None` if there were none.
     pub(crate) heard_until: Option<Timestamp>,
+    /// Whether this watch was up before.
+    pub(crate) was_up: bool,
 }
 
 /// Why a watch ended.
@@ -69,7 +71,8 @@ impl<K: Watched> Follower<K> {
     pub(crate) async fn run(mut self) -> Result<(), StoreError> {
         let mut pause = PAUSE_MIN;
         self.note_all();
-        self.health.down(K::PLURAL, self.heard_until.unwrap_or_else(clock::now), "not listed yet");
+        // From now, not from the last run's end: until now it is `aggregator_down`.
+        self.health.down(K::PLURAL, clock::now(), "not listed yet");
         loop {
             let (objects, mut version) = match self.list().await {
                 Ok(listed) => listed,
@@ -230,7 +233,8 @@ impl<K: Watched> Follower<K> {
 
     fn is_down(&self, error: &kube::Error) {
         warn!(kind = K::KIND, %error, "cannot watch");
-        self.health.down(K::PLURAL, self.heard_until.unwrap_or_else(clock::now), &remedy(error, K::PLURAL));
+        let since = self.heard_until.filter(|_| self.was_up).unwrap_or_else(clock::now);
+        self.health.down(K::PLURAL, since, &remedy(error, K::PLURAL));
         if let Some(placements) = &self.placements {
             placements.cover(None);
         }
@@ -241,9 +245,10 @@ impl<K: Watched> Follower<K> {
         if let Some(placements) = &self.placements {
             placements.cover(Some(covered_since));
         }
+        let was_up = std::mem::replace(&mut self.was_up, true);
         match self.health.up(K::PLURAL, now) {
-            // The short while before the first list is no outage.
-            Some(gap) if gap.to.micros_since(gap.from) > STARTING_US => {
+            // What passes before the first list is the end of `aggregator_down`, unless it takes long.
+            Some(gap) if was_up || gap.to.micros_since(gap.from) > STARTING_US => {
                 self.submit(Facts { gaps: vec![gap], ..Facts::default() }).await
             }
             _ => Ok(()),

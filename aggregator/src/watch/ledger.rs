@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aftertrace_model::fact::FactKey;
 use aftertrace_model::{
-    Content, Event, Kind, ObjectRef, ObjectVersion, Occurrence, PodRef, Severity, Source, Timestamp, text, time,
+    Content, Event, Kind, ObjectRef, ObjectVersion, Occurrence, PodRef, Severity, Source, Timestamp, text,
+    time,
 };
 use serde_json::{Value, json};
 
@@ -125,23 +126,24 @@ impl Ledger {
         let is_created = is_new
             && match how {
                 How::Live => true,
-                How::Listed { heard_until } => {
-                    heard_until.zip(sight.created).is_some_and(|(until, created)| {
-                        created.plus_micros(time::SECOND_US) > until
-                    })
-                }
+                How::Listed { heard_until } => heard_until
+                    .zip(sight.created)
+                    .is_some_and(|(until, created)| created.plus_micros(time::SECOND_US) > until),
             };
         if self.subject.is_config && (is_created || (!is_new && !keys.is_empty())) {
             out.events.push(self.config_changed(sight, &keys, is_created, occurred, id_time));
         }
         out.objects.push(self.version(sight, occurred.at, paths));
-        self.known.insert(key, Known {
-            uid: sight.uid.clone(),
-            resource_version: sight.resource_version.clone(),
-            valid_from: occurred.at,
-            state: sight.state.clone(),
-            content: sight.content.clone(),
-        });
+        self.known.insert(
+            key,
+            Known {
+                uid: sight.uid.clone(),
+                resource_version: sight.resource_version.clone(),
+                valid_from: occurred.at,
+                state: sight.state.clone(),
+                content: sight.content.clone(),
+            },
+        );
     }
 
     /// The watch said that an object is gone.
@@ -174,7 +176,8 @@ impl Ledger {
     /// milliseconds, so the instant of seeing it is the best estimate while it lies in that second.
     fn time_of(&self, sight: &Sight, before: Option<&Known>, seen: Timestamp) -> (Occurrence, Timestamp) {
         // A write that is older than the version before is the time of some other field.
-        let written = sight.written.filter(|w| before.is_none_or(|b| w.plus_micros(time::SECOND_US) > b.valid_from));
+        let written =
+            sight.written.filter(|w| before.is_none_or(|b| w.plus_micros(time::SECOND_US) > b.valid_from));
         let floored = match before {
             Some(_) => written,
             None => written.max(sight.created),
@@ -203,9 +206,9 @@ impl Ledger {
             more => format!(" and {more} more"),
         };
         let kind = self.subject.kind;
-        let summary =
-            format!("{kind} {}/{} {verb}: {}{more}", sight.namespace, sight.name, named.join(", "));
-        let mut event = self.event(fact.event_id(&self.subject.cluster, id_time), Kind::ConfigChanged, occurred, summary);
+        let summary = format!("{kind} {}/{} {verb}: {}{more}", sight.namespace, sight.name, named.join(", "));
+        let mut event =
+            self.event(fact.event_id(&self.subject.cluster, id_time), Kind::ConfigChanged, occurred, summary);
         event.object = Some(ObjectRef {
             kind: kind.to_owned(),
             namespace: sight.namespace.clone(),
@@ -237,7 +240,8 @@ impl Ledger {
         let mut event = self.event(id, Kind::ObjectDeleted, occurred, summary);
         if kind == "Pod" {
             let facts = PodFacts::read(&known.state);
-            event.pod = Some(PodRef { namespace: namespace.clone(), name: name.clone(), uid: known.uid.clone() });
+            event.pod =
+                Some(PodRef { namespace: namespace.clone(), name: name.clone(), uid: known.uid.clone() });
             event.workload = facts.workload;
         }
         if inferred {
@@ -285,7 +289,13 @@ impl Ledger {
         }
     }
 
-    fn event(&self, event_id: aftertrace_model::EventId, kind: Kind, occurred: Occurrence, summary: String) -> Event {
+    fn event(
+        &self,
+        event_id: aftertrace_model::EventId,
+        kind: Kind,
+        occurred: Occurrence,
+        summary: String,
+    ) -> Event {
         Event {
             event_id,
             kind,

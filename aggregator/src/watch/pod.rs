@@ -35,11 +35,13 @@ impl Watched for Pod {
                 .conditions
                 .iter()
                 .flatten()
-                .map(|c| pruned([
-                    ("type", json!(c.type_)),
-                    ("status", json!(c.status)),
-                    ("reason", json!(c.reason)),
-                ]))
+                .map(|c| {
+                    pruned([
+                        ("type", json!(c.type_)),
+                        ("status", json!(c.status)),
+                        ("reason", json!(c.reason)),
+                    ])
+                })
                 .collect();
             let statuses = |list: &Option<Vec<ContainerStatus>>| {
                 Value::Array(list.iter().flatten().map(container_status).collect())
@@ -81,9 +83,11 @@ impl PodFacts {
     pub(crate) fn read(state: &Value) -> Self {
         let mut mounts = BTreeSet::new();
         let mut note = |source: &Value| {
-            for (field, name, kind) in
-                [("configMap", "name", "ConfigMap"), ("secret", "secretName", "Secret"), ("secret", "name", "Secret")]
-            {
+            for (field, name, kind) in [
+                ("configMap", "name", "ConfigMap"),
+                ("secret", "secretName", "Secret"),
+                ("secret", "name", "Secret"),
+            ] {
                 if let Some(name) = source[field][name].as_str() {
                     mounts.insert((kind, name.to_owned()));
                 }
@@ -131,9 +135,10 @@ fn pruned<const N: usize>(members: [(&str, Value); N]) -> Value {
 }
 
 fn container(c: &Container) -> Value {
-    let resources = c.resources.as_ref().map_or(Value::Null, |r| {
-        pruned([("limits", json!(r.limits)), ("requests", json!(r.requests))])
-    });
+    let resources = c
+        .resources
+        .as_ref()
+        .map_or(Value::Null, |r| pruned([("limits", json!(r.limits)), ("requests", json!(r.requests))]));
     pruned([("name", json!(c.name)), ("image", json!(c.image)), ("resources", resources)])
 }
 

@@ -1,0 +1,150 @@
+//! Answers: the causal tree, the reason where there is none, and errors that say what to do.
+
+use aftertrace_api::proto;
+use aftertrace_api::proto::item::Item;
+use aftertrace_model::{Event, Gap, GapReason, Kind};
+use tonic::Code;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use uuid::Uuid;
+
+use crate::harness::{Bearer, Setup, event, items, now, oom_story, timeline, why};
+
+pub(crate) fn gap(component: &str) -> Gap {
+    Gap {
+        gap_id: Uuid::new_v4(),
+        cluster: String::new(),
+        node: None,
+        component: component.to_owned(),
+        reason: GapReason::RingFull,
+        from: now(),
+        to: now(),
+        count: 3,
+        detail: "three records did not fit".to_owned(),
+        recorded_at: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_gives_the_chain_of_the_last_failure_with_its_gaps() {
+    let mut setup = Setup::unwatched().await;
+    let (events, edges) = oom_story("checkout", 1, now());
+    let mut sent = items(&events, &edges);
+    sent.push(Item::Gap((&gap("kernel/oom")).into()));
+    setup.agent("node1").await.deliver(1, sent).await;
+    let answer = setup.memory().await.why(why("checkout")).await.expect("known").into_inner();
+    assert_eq!(answer.anchor_id, events[3].event_id.0.as_bytes(), "the termination is the newest failure");
+    let kinds: Vec<_> = answer.events.iter().map(|e| e.kind.as_str()).collect();
+    assert_eq!(kinds, ["memory_pressure", "oom_episode", "oom_kill", "container_terminated"]);
+    let grades: Vec<_> = answer.edges.iter().map(|e| (e.rule_id.as_str(), e.grade.as_str())).collect();
+    assert_eq!(
+        grades,
+        [
+            ("memory_pressure.oom_episode", "inferred"),
+            ("oom_episode.oom_kill", "proven"),
+            ("oom_kill.container_terminated", "identified"),
+        ]
+    );
+    assert_eq!(answer.no_cause_because, "");
+    assert!(answer.gaps.iter().any(|g| g.reason == "ring_full" && g.node.as_deref() == Some("node1")));
+    assert!(answer.as_of.expect("given").wal_position > 0);
+    assert!(answer.remediation.iter().any(|r| r.contains("memory limit")));
+    let by_id = proto::WhyRequest { event_id: answer.anchor_id.clone(), ..Default::default() };
+    let same = setup.memory().await.why(by_id).await.expect("known").into_inner();
+    assert_eq!(same.edges, answer.edges);
+    setup.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_cause_the_answer_says_why() {
+    let mut setup = Setup::unwatched().await;
+    let ended = Event {
+        exit_code: Some(137),
+        reason: Some("OOMKilled".to_owned()),
+        ..event(1, Kind::ContainerTerminated, "checkout", now())
+    };
+    let mut agent = setup.agent("node1").await;
+    agent.deliver(1, items(&[ended], &[])).await;
+    drop(agent);
+    let answer = setup.memory().await.why(why("checkout")).await.expect("known").into_inner();
+    assert!(answer.edges.is_empty());
+    let told = answer.no_cause_because;
+    assert!(told.contains("no OOM kill of the kernel is recorded") && told.contains("node1"), "{told}");
+    setup.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_cannot_be_answered_names_the_remedy() {
+    let mut setup = Setup::unwatched().await;
+    let mut memory = setup.memory().await;
+    let unknown = memory.why(why("nobody")).await.expect_err("unknown");
+    assert_eq!(unknown.code(), Code::NotFound);
+    assert!(unknown.message().contains("shop/nobody") && unknown.message().contains("aft timeline"));
+    let nameless = memory.why(proto::WhyRequest::default()).await.expect_err("malformed");
+    assert_eq!((nameless.code(), nameless.message().starts_with("namespace")), (Code::InvalidArgument, true));
+    let short = proto::WhyRequest { event_id: vec![1], ..Default::default() };
+    assert_eq!(memory.why(short).await.expect_err("malformed").code(), Code::InvalidArgument);
+    let backwards = proto::TimelineRequest { since_us: Some(2), until_us: Some(1), ..timeline("a") };
+    assert_eq!(memory.timeline(backwards).await.expect_err("malformed").code(), Code::InvalidArgument);
+    let beyond = proto::TimelineRequest { until_us: Some(i64::MAX), ..timeline("a") };
+    let beyond = memory.timeline(beyond).await.expect_err("malformed");
+    assert!(beyond.message().starts_with("until"), "{}", beyond.message());
+    let pattern = proto::HistoryRequest { pattern: "P999".to_owned(), ..Default::default() };
+    let pattern = memory.history(pattern).await.expect_err("unknown");
+    assert!(pattern.code() == Code::NotFound && pattern.message().contains("P001"), "{}", pattern.message());
+    let kind = proto::StateAtRequest { kind: "Gadget".to_owned(), ..Default::default() };
+    let kind = memory.state_at(kind).await.expect_err("malformed");
+    assert!(
+        kind.code() == Code::InvalidArgument && kind.message().contains("ConfigMap"),
+        "{}",
+        kind.message()
+    );
+    setup.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_counts_what_segments_and_memory_hold_once() {
+    let mut setup = Setup::unwatched().await;
+    let mut agent = setup.agent("node1").await;
+    for n in 0..5 {
+        let (events, edges) = oom_story("checkout", 1 + 10 * n, now());
+        agent.deliver(1 + 10 * n, items(&events, &edges)).await;
+        // Some of these fall before a flush, some after.
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        let asked = proto::HistoryRequest { pattern: "p001".to_owned(), limit: 2, ..Default::default() };
+        let told = setup.memory().await.history(asked).await.expect("known").into_inner();
+        assert_eq!(told.total, n + 1);
+        assert_eq!(told.occurrences.len(), usize::try_from(n + 1).expect("small").min(2));
+        assert_eq!((told.groups.len(), told.groups[0].count), (1, n + 1));
+        assert_eq!(told.groups[0].workload, "Pod/checkout");
+    }
+    setup.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_need_their_token_and_health_needs_none() {
+    let mut setup = Setup::unwatched().await;
+    let channel = setup.channel().await;
+    let mut agent = proto::memory_client::MemoryClient::with_interceptor(
+        channel.clone(),
+        Bearer::new(&setup.read("tokens/agent.token")),
+    );
+    let refused = agent.status(proto::StatusRequest {}).await.expect_err("an agent may not read");
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("reader.token"), "{}", refused.message());
+    let service = "aftertrace.v1.Memory".to_owned();
+    let health = HealthClient::new(channel).check(HealthCheckRequest { service }).await.expect("open to all");
+    assert_eq!(health.into_inner().status(), ServingStatus::Serving);
+    setup.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_tells_what_is_degraded() {
+    let mut setup = Setup::unwatched().await;
+    let status = setup.memory().await.status(proto::StatusRequest {}).await.expect("answers").into_inner();
+    assert!(status.degraded.iter().any(|d| d.contains("no agent was heard")), "{:?}", status.degraded);
+    assert!(status.degraded.iter().any(|d| d.contains("--no-watch")), "{:?}", status.degraded);
+    assert!(status.rss_bytes > 1_000_000);
+    assert!(status.catalog.ends_with("memory.duckdb"));
+    setup.stop().await;
+}
