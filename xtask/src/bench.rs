@@ -1,83 +1,110 @@
-//! `bench`: runs the programs that measure, one after the other, and prints their rows as one table.
+//! `bench`: runs the programs that measure, in release, and prints their rows as one table.
 //!
-//! A row is a line `row<TAB>what<TAB>value<TAB>unit<TAB>target` of such a program. Times depend on the machine and
-//! on what else it does; compare rows of one run.
+//! A bench is a `[[bench]]` without a harness; it prints lines `row <tab> what <tab> value <tab> unit <tab>
+//! target`, the target empty where the design sets none, and `SKIPPED: <why>` where it cannot run. Figures are
+//! of this machine at this moment: they are shown, not judged.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::setup::{self, Need};
+use crate::setup::{self, Need, Tools};
 use crate::workspace::{Profile, Workspace};
-use crate::{build, child, table};
+use crate::{child, table, test};
 
-/// How long one program may measure. A guess, many times what each takes, its compilation included.
-const BENCH_BOUND: Duration = Duration::from_secs(30 * 60);
+/// The benches, in the order of the pipeline.
+const BENCHES: &[&str] = &["kernel", "acknowledged", "ingest"];
 
-/// The programs that measure.
-const BENCHES: [Bench; 3] = [
-    Bench { name: "kernel", package: "aftertrace-agent" },
-    Bench { name: "ingest", package: "aftertrace-aggregator" },
-    Bench { name: "acknowledged", package: "aftertrace-stage" },
-];
-
-struct Bench {
-    name: &'static str,
-    package: &'static str,
-}
+/// How long one bench may take. A guess: each takes seconds to a minute; a hanging one must not hang us.
+const BENCH_BOUND: Duration = Duration::from_secs(10 * 60);
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these: kernel, ingest, acknowledged; default all
-    names: Vec<String>,
+    /// Which; default all
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(BENCHES))]
+    benches: Vec<String>,
 }
 
 /// Runs the command.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
-    for name in &args.names {
-        if BENCHES.iter().all(|bench| bench.name != name) {
-            let known: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
-            bail!("no benchmark is called {name:?}; there are {}", known.join(", "));
-        }
-    }
     let tools = setup::ensure(workspace, &[Need::Kernel, Need::Store, Need::DuckdbCli])?;
-    let programs = build::programs(workspace, Profile::Release)?;
+    let chosen: Vec<&str> = BENCHES
+        .iter()
+        .copied()
+        .filter(|bench| args.benches.is_empty() || args.benches.iter().any(|chosen| chosen == bench))
+        .collect();
+    println!("bench: building the release programs (minutes the first time)");
+    build(workspace, &tools, &chosen)?;
     let mut rows = vec![["measured", "value", "unit", "target"].map(str::to_owned).to_vec()];
-    for bench in BENCHES.iter().filter(|b| args.names.is_empty() || args.names.iter().any(|n| n == b.name)) {
-        println!("bench: {}", bench.name);
-        let mut command = workspace.cargo();
-        command.args(["bench", "--package", bench.package, "--bench", bench.name]);
-        tools.configure(&mut command);
-        command.env("AFTERTRACE_BIN_DIR", &programs);
-        let mut measured = 0;
-        let status = child::run_lines(&mut command, BENCH_BOUND, |line| match row(line) {
-            Some(row) => {
-                measured += 1;
-                rows.push(row);
-            }
-            None => println!("{line}"),
+    let mut skipped = Vec::new();
+    for bench in chosen {
+        println!("bench: {bench}");
+        measure(workspace, &tools, bench, |line| match reading(line) {
+            Reading::Row(row) => rows.push(row),
+            Reading::Skipped(why) => skipped.push(format!("{bench}: {why}")),
+            Reading::Other => println!("{line}"),
         })?;
-        if !status.success() {
-            bail!("benchmark {} failed: {status}", bench.name);
-        }
-        if measured == 0 {
-            rows.push(vec![
-                bench.name.to_owned(),
-                "could not run here".to_owned(),
-                String::new(),
-                String::new(),
-            ]);
-        }
     }
+    println!("\n{}\n", machine()?);
     print!("{}", table::render(&rows));
+    if !skipped.is_empty() {
+        println!("\nCould not run here:\n  {}", skipped.join("\n  "));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(line: &str) -> Option<Vec<String>> {
-    let cells: Vec<String> = line.strip_prefix("row\t")?.split('\t').map(str::to_owned).collect();
-    (cells.len() == 4).then_some(cells)
+/// Builds programs and benches together, so that cargo unifies the same features and compiles nothing twice.
+fn build(workspace: &Workspace, tools: &Tools, benches: &[&str]) -> Result<()> {
+    let mut build = workspace.cargo();
+    build.args(["build", "--release", "--bins"]);
+    build.args(benches.iter().flat_map(|bench| ["--bench", bench]));
+    tools.configure(&mut build);
+    child::run(&mut build)
+}
+
+fn measure(workspace: &Workspace, tools: &Tools, bench: &str, line: impl FnMut(&str)) -> Result<()> {
+    let mut run = workspace.cargo();
+    run.args(["bench", "--quiet", "--bench", bench]);
+    tools.configure(&mut run);
+    run.env(test::BIN_DIR_ENV, workspace.programs(Profile::Release));
+    let status = child::run_lines(&mut run, BENCH_BOUND, line)?;
+    if !status.success() {
+        bail!("the bench {bench} failed: {status}");
+    }
+    Ok(())
+}
+
+/// What a line of a bench means.
+#[derive(Debug, PartialEq, Eq)]
+enum Reading {
+    Row(Vec<String>),
+    Skipped(String),
+    Other,
+}
+
+fn reading(line: &str) -> Reading {
+    if let Some(why) = line.strip_prefix("SKIPPED:") {
+        return Reading::Skipped(why.trim().to_owned());
+    }
+    match line.split('\t').collect::<Vec<_>>().as_slice() {
+        ["row", cells @ ..] if cells.len() == 4 => {
+            Reading::Row(cells.iter().map(|c| (*c).to_owned()).collect())
+        }
+        _ => Reading::Other,
+    }
+}
+
+/// What the figures are of.
+fn machine() -> Result<String> {
+    let cpus = std::thread::available_parallelism().context("count the processors")?;
+    let system = rustix::system::uname();
+    Ok(format!(
+        "{cpus} processors, Linux {} {}",
+        system.release().to_string_lossy(),
+        system.machine().to_string_lossy()
+    ))
 }
 
 #[cfg(test)]
@@ -85,9 +112,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_have_four_cells() {
-        assert_eq!(row("row\ta\t1\tms\t"), Some(["a", "1", "ms", ""].map(str::to_owned).to_vec()));
-        assert_eq!(row("row\ta\t1"), None);
-        assert_eq!(row("something else"), None);
+    fn a_row_has_four_cells_and_an_empty_target_is_one() {
+        let cells = |line| match reading(line) {
+            Reading::Row(cells) => cells,
+            other => panic!("{line:?} is {other:?}"),
+        };
+        assert_eq!(
+            cells("row\tingest\t210000\tevents/s\t200000"),
+            ["ingest", "210000", "events/s", "200000"]
+        );
+        assert_eq!(cells("row\tRSS\t7.1\tMiB\t"), ["RSS", "7.1", "MiB", ""]);
+    }
+
+    #[test]
+    fn other_lines_are_no_rows() {
+        assert_eq!(reading("row\tshort\t1"), Reading::Other);
+        assert_eq!(reading("rows: a\tb\tc\td"), Reading::Other);
+        assert_eq!(reading("SKIPPED: no root"), Reading::Skipped("no root".to_owned()));
     }
 }

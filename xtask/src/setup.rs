@@ -136,13 +136,15 @@ fn lint_tools(workspace: &Workspace, tools: &mut Tools) -> Result<()> {
 impl Tools {
     /// Sets what cargo and the tests need to find these tools.
     pub(crate) fn configure(&self, command: &mut Command) {
-        // In the usual place `.cargo/config.toml` says the same; the same value twice would still rebuild.
+        // In the usual place `.cargo/config.toml` and the build scripts find them by themselves.
         if self.moved {
             command.env(TOOLS_DIR_ENV, &self.dir);
             command.env("DUCKDB_LIB_DIR", self.dir.join("libduckdb"));
-        }
-        if let Some(cli) = &self.duckdb_cli {
-            command.env("AFTERTRACE_DUCKDB_CLI", cli);
+            let mut path = vec![self.dir.join(pins::BPF_LINKER.name).join("bin")];
+            path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
+            if let Ok(path) = env::join_paths(path) {
+                command.env("PATH", path);
+            }
         }
         if self.duckdb == Duckdb::Bundled {
             command.args(["--features", "aftertrace-aggregator/bundled"]);

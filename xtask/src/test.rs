@@ -21,7 +21,7 @@ use crate::workspace::{Profile, Workspace};
 const TESTS_BOUND: Duration = Duration::from_secs(20 * 60);
 
 /// Tells tests where the programs are that they run (agent, aggregator, `aft`, stage).
-const BIN_DIR_ENV: &str = "AFTERTRACE_BIN_DIR";
+pub(crate) const BIN_DIR_ENV: &str = "AFTERTRACE_BIN_DIR";
 
 /// Arguments of `test`.
 #[derive(clap::Args)]
