@@ -41,9 +41,10 @@ pub struct Args {
     /// The kubelet's root, the same path here as for the kubelet; not every distribution has the usual one.
     #[arg(long, env = "AFTERTRACE_KUBELET_ROOT", default_value = "/var/lib/kubelet")]
     pub kubelet_root: PathBuf,
-    /// A process in the kubelet's mount namespace: volumes are believed only from there.
-    #[arg(long, env = "AFTERTRACE_KUBELET_PID", default_value_t = 1)]
-    pub kubelet_pid: u32,
+    /// A process in the kubelet's mount namespace: swaps are believed only from there [default: 1, or where
+    /// that one may not be looked at, the agent itself].
+    #[arg(long, env = "AFTERTRACE_KUBELET_PID")]
+    pub kubelet_pid: Option<u32>,
     /// The cgroup under which the kubelet has made `kubepods`, as the host's kernel sees it.
     #[arg(long, env = "AFTERTRACE_CGROUP_ROOT", default_value = "/")]
     pub cgroup_root: String,
@@ -110,7 +111,7 @@ pub struct Config {
     pub(crate) kubeconfig: Option<PathBuf>,
     pub(crate) spool: spool::Options,
     pub(crate) kubelet_root: PathBuf,
-    pub(crate) kubelet_pid: u32,
+    pub(crate) kubelet_pid: Option<u32>,
     pub(crate) cgroup_root: CgroupRoot,
     /// `None` where this machine has no memory controller: no pressure is seen then.
     pub(crate) cgroupfs: Option<Cgroupfs>,

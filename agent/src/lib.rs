@@ -112,12 +112,12 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
     let mut roots = Roots::new(&config.kubelet_root, proc, config.kubelet_pid, random_key());
     let volumes = roots.scan(kernel::clock::boot_now_ns());
     let mut trouble = Vec::new();
-    if roots::mount_namespace(proc, config.kubelet_pid).is_none() {
-        trouble.push(format!(
-            "cannot read the mount namespace of process {}: swaps are rejected; run with CAP_SYS_PTRACE in the \
-             host's pid namespace, or give --kubelet-pid",
-            config.kubelet_pid
-        ));
+    if roots::kubelet_namespace(proc, config.kubelet_pid).is_none() {
+        trouble.push(
+            "cannot read the kubelet's mount namespace: swaps are rejected; run in the host's pid namespace with \
+             CAP_SYS_PTRACE, or give --kubelet-pid"
+                .to_owned(),
+        );
     }
     if config.cgroupfs.is_none() {
         trouble

@@ -82,13 +82,15 @@ pub(crate) struct Pressure {
     cgroupfs: Cgroupfs,
     root: CgroupRoot,
     watched: HashMap<ContainerId, Watched>,
+    /// Containers that were looked for: one without a cgroup is over, or not there yet.
+    sought: HashSet<ContainerId>,
     looks: u32,
 }
 
 impl Pressure {
     /// No container is known yet.
     pub(crate) fn new(cgroupfs: Cgroupfs, root: CgroupRoot) -> Self {
-        Self { cgroupfs, root, watched: HashMap::new(), looks: 0 }
+        Self { cgroupfs, root, watched: HashMap::new(), sought: HashSet::new(), looks: 0 }
     }
 
     /// Looks at every container of `pods`; the events have no identity yet.
@@ -98,8 +100,9 @@ impl Pressure {
         let alive: HashSet<&ContainerId> =
             pods.live().flat_map(|p| p.containers().map(|(id, _)| id)).collect();
         self.watched.retain(|id, _| alive.contains(id));
-        if is_limit_due {
+        if is_limit_due || alive.iter().any(|id| !self.sought.contains(*id)) {
             self.find(&alive);
+            self.sought = alive.into_iter().cloned().collect();
         }
         let mut events = Vec::new();
         for known in pods.live() {
@@ -181,11 +184,12 @@ impl Watched {
         let hits = File::open(dir.join(hits))?;
         // What was hit before we looked is no news.
         let hits_seen = count_hits(&hits, cgroupfs)?;
+        let limit = File::open(dir.join(limit))?;
         Ok(Self {
             usage: File::open(dir.join(usage))?,
             hits,
-            limit: File::open(dir.join(limit))?,
-            limit_bytes: None,
+            limit_bytes: number(&limit).ok(),
+            limit,
             hits_seen,
             cgroup_id: std::fs::metadata(dir)?.ino(),
             told_at: None,

@@ -20,8 +20,6 @@ pub(crate) fn root() -> Option<PathBuf> {
 /// One line of a recorded pod watch.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// `ADDED`, `MODIFIED` or `DELETED`.
-    pub(crate) change: String,
     /// The pod as the API server sent it.
     pub(crate) pod: Box<Pod>,
     /// When the line arrived.
@@ -36,14 +34,13 @@ pub(crate) fn pod_watch(folder: &std::path::Path) -> Vec<Line> {
         .zip(times.lines())
         .filter_map(|(line, time)| {
             let mut value: serde_json::Value = serde_json::from_str(line).expect("recorded JSON");
-            let change = value["type"].as_str().expect("a watch line has a type").to_owned();
-            if change == "BOOKMARK" {
+            if value["type"] == "BOOKMARK" {
                 return None;
             }
             let pod = serde_json::from_value(value["object"].take()).expect("a recorded pod");
             let ns: i64 = time.split_whitespace().next()?.parse().expect("nanoseconds");
             let arrived = aftertrace_model::Timestamp::from_micros(ns / 1_000);
-            Some(Line { change, pod: Box::new(pod), arrived })
+            Some(Line { pod: Box::new(pod), arrived })
         })
         .collect()
 }

@@ -140,6 +140,7 @@ pub(crate) fn start(
         .name("spool".to_owned())
         .spawn(move || {
             owner.serve(queue);
+            drop(owner);
             // The receiver is gone if nobody waits for the end.
             let _ = end.send(());
         })
@@ -214,8 +215,9 @@ struct Owner {
     reserved: u64,
     unacked_items: u64,
     trouble: Option<String>,
-    progress: watch::Sender<Progress>,
+    /// Let go before `progress`, whose end tells others that the spool is free.
     _lock: std::fs::File,
+    progress: watch::Sender<Progress>,
 }
 
 impl Owner {

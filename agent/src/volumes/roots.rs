@@ -41,8 +41,8 @@ struct Root {
 pub(crate) struct Roots {
     kubelet_root: PathBuf,
     proc: PathBuf,
-    /// The process whose mount namespace is the kubelet's.
-    kubelet_pid: u32,
+    /// The process whose mount namespace is the kubelet's, where one was named.
+    kubelet_pid: Option<u32>,
     key: ObjectKey,
     by_path: HashMap<PathBuf, Root>,
 }
@@ -104,7 +104,7 @@ pub(crate) enum Rejection {
 
 impl Roots {
     /// No volume is registered yet. `key` must be random: it only tells changed files from others.
-    pub(crate) fn new(kubelet_root: &Path, proc: &Path, kubelet_pid: u32, key: ObjectKey) -> Self {
+    pub(crate) fn new(kubelet_root: &Path, proc: &Path, kubelet_pid: Option<u32>, key: ObjectKey) -> Self {
         // Where the kubelet's root is itself a link, the kernel sees the path as the kubelet wrote it.
         let kubelet_root = kubelet_root.to_owned();
         Self { kubelet_root, proc: proc.to_owned(), kubelet_pid, key, by_path: HashMap::new() }
@@ -153,7 +153,7 @@ impl Roots {
         if rename.result.is_err() {
             return Err(Rejection::Failed);
         }
-        let namespace = mount_namespace(&self.proc, self.kubelet_pid);
+        let namespace = kubelet_namespace(&self.proc, self.kubelet_pid);
         if namespace.is_none() || rename.mount_namespace != namespace {
             return Err(Rejection::ForeignNamespace);
         }
@@ -235,9 +235,19 @@ fn generation(root: &Path) -> Result<String, Rejection> {
     is_beside.then(|| name.to_owned()).ok_or(Rejection::NoGeneration)
 }
 
-/// The inode number of a process's mount namespace.
-pub(crate) fn mount_namespace(proc: &Path, pid: u32) -> Option<u32> {
-    let link = std::fs::read_link(proc.join(pid.to_string()).join("ns/mnt")).ok()?;
+/// The inode number of the kubelet's mount namespace: that of the process named, else of the host's first.
+///
+/// Where that one may not be looked at, our own stands in: on a host the same, in a pod one in which nobody
+/// but the agent can rename anything.
+pub(crate) fn kubelet_namespace(proc: &Path, pid: Option<u32>) -> Option<u32> {
+    match pid {
+        Some(pid) => mount_namespace(&proc.join(pid.to_string())),
+        None => mount_namespace(&proc.join("1")).or_else(|| mount_namespace(Path::new("/proc/self"))),
+    }
+}
+
+fn mount_namespace(process: &Path) -> Option<u32> {
+    let link = std::fs::read_link(process.join("ns/mnt")).ok()?;
     link.to_str()?.strip_prefix("mnt:[")?.strip_suffix(']')?.parse().ok()
 }
 
