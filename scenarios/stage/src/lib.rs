@@ -10,7 +10,9 @@ pub mod api;
 pub mod controller;
 pub mod kubelet;
 pub mod program;
+pub mod replay;
 pub mod run;
+pub mod scenario;
 pub mod stage;
 pub mod workload;
 

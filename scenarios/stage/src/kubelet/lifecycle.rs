@@ -30,6 +30,10 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// How soon a container that lacks a ConfigMap is tried again.
 const CONFIG_RETRY: Duration = Duration::from_millis(200);
 
+/// Longest time between the kernel's kill and the parent's wait. A guess: freeing the memory of a victim takes
+/// milliseconds, on a busy machine some hundred.
+const DEATH_TAKES_MAX: Duration = Duration::from_secs(1);
+
 /// A changed state of the container with this index.
 pub type Update = (usize, ContainerState);
 
@@ -168,8 +172,8 @@ impl Lifecycle {
     ) -> (i32, Instant, u64) {
         let mut poll = tokio::time::interval(self.shared.config.pace.counter_poll);
         let mut recorded = 0;
-        // A rise is recorded one look later: by then it is known whether the first process went with it.
-        let mut risen: Option<(u64, Instant)> = None;
+        // A rise is recorded with the exit, or once it is sure that the first process lives on.
+        let mut risen: Option<(Instant, tokio::time::Instant)> = None;
         let mut kill_at = None;
         let pid = rustix::process::Pid::from_raw(container.pid);
         let signal = |signal| {
@@ -186,13 +190,15 @@ impl Lifecycle {
                 _ = poll.tick() => {
                     let kills = cgroup.oom_kills().unwrap_or(recorded);
                     match risen {
-                        Some((kills_then, at)) => {
-                            self.record_kills(name, kills_then - recorded, false, at);
-                            recorded = kills_then;
+                        Some((at, since)) if since.elapsed() >= DEATH_TAKES_MAX => {
+                            self.record_kills(name, kills - recorded, false, at);
+                            recorded = kills;
                             risen = None;
                         }
-                        None if kills > recorded => risen = Some((kills, Instant::now())),
-                        None => {}
+                        None if kills > recorded => {
+                            risen = Some((Instant::now(), tokio::time::Instant::now()));
+                        }
+                        _ => {}
                     }
                 }
                 () = until(kill_at) => {
@@ -209,7 +215,7 @@ impl Lifecycle {
         };
         let kills = cgroup.oom_kills().unwrap_or(recorded);
         if kills > recorded {
-            let at = risen.map_or_else(Instant::now, |(_, at)| at);
+            let at = risen.map_or_else(Instant::now, |(at, _)| at);
             self.record_kills(name, kills - recorded, exit_code == 128 + 9, at);
         }
         (exit_code, at, kills)
