@@ -66,7 +66,7 @@ fn fill(css: u64, level: *mut MemcgLevel) {
         (&raw mut (*level).oom_group)
             .write(value::<u8>(memcg, config!(offsets.memcg_oom_group)).map_or(ABSENT_U32, u32::from));
         (&raw mut (*level).under_oom)
-            .write(value(memcg, config!(offsets.memcg_under_oom)).unwrap_or(ABSENT_U32));
+            .write(value::<u8>(memcg, config!(offsets.memcg_oom_lock)).map_or(ABSENT_U32, u32::from));
         kernel_string(pointer(node, config!(offsets.kernfs_name)), &raw mut (*level).name);
     }
 }

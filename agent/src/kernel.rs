@@ -14,6 +14,7 @@ pub mod btf;
 pub mod offsets;
 pub mod tracefs;
 
+mod attach;
 #[cfg(feature = "kernel-log")]
 mod diagnosis;
 pub mod hook;

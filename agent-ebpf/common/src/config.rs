@@ -96,8 +96,8 @@ pub struct Offsets {
     pub memcg_max: u32,
     /// `mem_cgroup.oom_group`.
     pub memcg_oom_group: u32,
-    /// `mem_cgroup.under_oom` (cgroup v1).
-    pub memcg_under_oom: u32,
+    /// `mem_cgroup.oom_lock` (kernels with cgroup v1).
+    pub memcg_oom_lock: u32,
     /// `mem_cgroup.memory_events_local[MEMCG_MAX]`.
     pub memcg_events_max: u32,
     /// `mem_cgroup.memory_events_local[MEMCG_OOM]`.
@@ -150,7 +150,7 @@ impl Offsets {
         memcg_usage: NO_OFFSET,
         memcg_max: NO_OFFSET,
         memcg_oom_group: NO_OFFSET,
-        memcg_under_oom: NO_OFFSET,
+        memcg_oom_lock: NO_OFFSET,
         memcg_events_max: NO_OFFSET,
         memcg_events_oom: NO_OFFSET,
         memcg_events_oom_kill: NO_OFFSET,

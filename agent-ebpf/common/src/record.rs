@@ -99,7 +99,9 @@ pub struct MemcgLevel {
     pub oom_group_kill_events: u64,
     /// 1 if the cgroup kills all of its tasks together, 0 if not.
     pub oom_group: u32,
-    /// Cgroup v1: greater than 0 while an OOM decision is under way here or above.
+    /// 1 if an OOM decision for the limit of this cgroup or of one above is under way, 0 if not: the topmost
+    /// level with 1 is the one whose limit fired. The kernel's `oom_lock`; its `under_oom` is back at zero
+    /// when the kill comes.
     pub under_oom: u32,
     /// The directory's last path component, NUL-terminated; first byte NUL when absent or the root.
     pub name: [u8; CGROUP_NAME_BYTES],

@@ -100,15 +100,24 @@ pub enum HookError {
     /// The kernel does not let the hook be attached.
     #[error("the kernel refused to attach the hook; check that it is built with CONFIG_BPF_EVENTS=y")]
     NotAttached(#[source] ProgramError),
-    /// There is no tracefs, which names system-call tracepoints.
+    /// tracefs, which names system-call tracepoints, is not there or does not know this one.
     #[error(transparent)]
-    Tracefs(#[from] TracefsError),
+    Tracefs(TracefsError),
     /// Without this fact the hook's records would say nothing.
     #[error("not used, because the kernel does not offer {0}")]
     NeedsFact(MissingFact),
     /// The embedded object has no such program: a defect of this build.
     #[error("this build has no program of that name; report this")]
     NotBuilt,
+}
+
+impl From<TracefsError> for HookError {
+    fn from(error: TracefsError) -> Self {
+        match error {
+            TracefsError::NoSuchTracepoint(_) => Self::Absent,
+            error => Self::Tracefs(error),
+        }
+    }
 }
 
 impl HookError {

@@ -10,27 +10,23 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use aftertrace_ebpf_common::{
-    config::{Config, NO_OFFSET, RenameFormat, mark_victim_passes},
-    limits,
-};
+use aftertrace_ebpf_common::{config::Config, limits};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{MapError, PerCpuArray, RingBuf},
-    programs::{Program, ProgramError},
 };
-use tracing::{debug, info, warn};
+use tracing::debug;
 use zerocopy::IntoBytes as _;
 
 use super::{
+    attach::{BINDINGS, Status, attach},
     btf::{Btf, BtfError},
     decode::Decoder,
     drain::Drain,
-    hook::{self, HookError, MissingHook, Subject, SubjectStatus, Tier},
-    loss::{Losses, WatchedProgram},
-    offsets::{self, Located, MissingFact},
-    record::RenameCall,
-    tracefs::{self, Tracefs, TracefsError},
+    hook::{self, SubjectStatus},
+    loss::Losses,
+    offsets::{self, Located},
+    tracefs::RenameFormats,
 };
 
 /// The programs, built by the build script.
@@ -113,7 +109,7 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// What is observed and how, one entry per subject, in the order of [`Subject::ALL`].
+    /// What is observed and how, one entry per subject, in the order of [`super::Subject::ALL`].
     #[must_use]
     pub fn subjects(&self) -> &[SubjectStatus] {
         &self.subjects
@@ -128,55 +124,6 @@ pub struct Kernel {
     pub drain: Drain,
     /// What is missing from the records.
     pub losses: Losses,
-}
-
-/// One program: its name in the object, its hook and its subject.
-struct Binding {
-    program: &'static str,
-    hook: Hook,
-    subject: Subject,
-}
-
-/// What a program is attached to.
-#[derive(Clone, Copy)]
-enum Hook {
-    /// A raw tracepoint.
-    Raw(&'static str),
-    /// A system call's entry or exit.
-    Syscall { name: &'static str, call: RenameCall },
-}
-
-impl Hook {
-    /// The hook's name in status and events.
-    fn label(self) -> &'static str {
-        match self {
-            Self::Raw("signal_generate") => "raw_tp:signal_generate",
-            Self::Raw("mark_victim") => "raw_tp:mark_victim",
-            Self::Raw(_) => "raw_tp:sched_process_exit",
-            Self::Syscall { name, .. } => name,
-        }
-    }
-}
-
-/// All programs, in the order in which they are attached: what a hook hands on to is there before it.
-const BINDINGS: [Binding; 9] = [
-    raw("sched_process_exit", Subject::OomExit),
-    raw("mark_victim", Subject::OomKill),
-    raw("signal_generate", Subject::OomKill),
-    syscall("exit_rename", "tp:syscalls/sys_exit_rename", RenameCall::Rename),
-    syscall("exit_renameat", "tp:syscalls/sys_exit_renameat", RenameCall::Renameat),
-    syscall("exit_renameat2", "tp:syscalls/sys_exit_renameat2", RenameCall::Renameat2),
-    syscall("enter_rename", "tp:syscalls/sys_enter_rename", RenameCall::Rename),
-    syscall("enter_renameat", "tp:syscalls/sys_enter_renameat", RenameCall::Renameat),
-    syscall("enter_renameat2", "tp:syscalls/sys_enter_renameat2", RenameCall::Renameat2),
-];
-
-const fn raw(name: &'static str, subject: Subject) -> Binding {
-    Binding { program: name, hook: Hook::Raw(name), subject }
-}
-
-const fn syscall(program: &'static str, name: &'static str, call: RenameCall) -> Binding {
-    Binding { program, hook: Hook::Syscall { name, call }, subject: Subject::Swap }
 }
 
 impl Kernel {
@@ -239,114 +186,6 @@ fn locate(config: &KernelConfig) -> Result<Located, LoadError> {
     Ok(located)
 }
 
-/// The formats of the rename calls, or why there are none.
-struct RenameFormats {
-    tracefs: Result<(), TracefsError>,
-    /// By [`RenameCall`]; nothing where the kernel has no such call.
-    formats: [Result<RenameFormat, TracefsError>; 3],
-}
-
-impl RenameFormats {
-    fn read(may_mount: bool) -> Self {
-        let absent = |call: RenameCall| Err(TracefsError::NoSuchTracepoint(call.as_str().to_owned()));
-        let calls = [RenameCall::Rename, RenameCall::Renameat, RenameCall::Renameat2];
-        match Tracefs::open(may_mount) {
-            Ok(tracefs) => Self { tracefs: Ok(()), formats: calls.map(|call| rename_format(&tracefs, call)) },
-            Err(error) => Self { tracefs: Err(error), formats: calls.map(absent) },
-        }
-    }
-
-    fn places(&self) -> [RenameFormat; 3] {
-        self.formats.each_ref().map(|format| format.as_ref().copied().unwrap_or(RenameFormat::NONE))
-    }
-}
-
-/// One call's format, entry and exit.
-fn rename_format(tracefs: &Tracefs, call: RenameCall) -> Result<RenameFormat, TracefsError> {
-    let enter = tracefs.format("syscalls", &format!("sys_enter_{}", call.as_str()))?;
-    let exit = tracefs.format("syscalls", &format!("sys_exit_{}", call.as_str()))?;
-    // Arguments stand in eight bytes each, whatever their type; the programs read from their low end.
-    let place = |text: &str, name| tracefs::field(text, name).map_or(NO_OFFSET, |field| field.offset);
-    Ok(RenameFormat {
-        old_name: place(&enter, "oldname"),
-        new_name: place(&enter, "newname"),
-        old_dfd: place(&enter, "olddfd"),
-        new_dfd: place(&enter, "newdfd"),
-        flags: place(&enter, "flags"),
-        ret: place(&exit, "ret"),
-    })
-}
-
-/// Loads and attaches one program.
-fn attach(
-    programs: &mut Ebpf,
-    binding: &Binding,
-    located: &Located,
-    formats: &RenameFormats,
-) -> Result<WatchedProgram, HookError> {
-    check_needs(binding, located)?;
-    let program = programs.program_mut(binding.program).ok_or(HookError::NotBuilt)?;
-    let attached = match (binding.hook, program) {
-        (Hook::Raw(name), Program::RawTracePoint(program)) => program
-            .load()
-            .and_then(|()| program.attach(name).map(drop))
-            .and_then(|()| program.fd()?.try_clone().map_err(ProgramError::from)),
-        (Hook::Syscall { name, call }, Program::TracePoint(program)) => {
-            has_format(formats, call)?;
-            let tracepoint = name.rsplit('/').next().unwrap_or(name);
-            program
-                .load()
-                .and_then(|()| program.attach("syscalls", tracepoint).map(drop))
-                .and_then(|()| program.fd()?.try_clone().map_err(ProgramError::from))
-        }
-        _ => return Err(HookError::NotBuilt),
-    };
-    let fd = attached.map_err(HookError::from_program)?;
-    Ok(WatchedProgram { hook: binding.hook.label(), fd, seen: 0 })
-}
-
-/// A hook whose records would say nothing is not attached.
-fn check_needs(binding: &Binding, located: &Located) -> Result<(), HookError> {
-    let o = &located.offsets;
-    let is_pairing_known = located.mark_victim_passes != mark_victim_passes::UNKNOWN;
-    let needs: &[(bool, &str)] = match binding.subject {
-        Subject::OomKill => &[
-            (o.task_tgid != NO_OFFSET, "a task's tgid"),
-            (o.task_pid != NO_OFFSET, "a task's tid"),
-            (is_pairing_known, "which task mark_victim names"),
-        ],
-        Subject::OomExit => &[
-            (o.task_tgid != NO_OFFSET, "a task's tgid"),
-            (o.task_pid != NO_OFFSET, "a task's tid"),
-            (o.task_signal != NO_OFFSET, "a task's signal state"),
-            (o.signal_live != NO_OFFSET, "which thread exits last"),
-        ],
-        Subject::Swap => {
-            &[(o.task_tgid != NO_OFFSET, "a task's tgid"), (o.task_pid != NO_OFFSET, "a task's tid")]
-        }
-    };
-    let Some((_, fact)) = needs.iter().find(|(is_known, _)| !is_known) else { return Ok(()) };
-    let missing = located.missing.iter().find(|missing| missing.fact == *fact).cloned();
-    Err(missing.map_or(HookError::NotBuilt, HookError::NeedsFact))
-}
-
-/// A call without a format is not attached.
-fn has_format(formats: &RenameFormats, call: RenameCall) -> Result<(), HookError> {
-    if let Err(TracefsError::NotMounted(source)) = &formats.tracefs {
-        return Err(TracefsError::NotMounted(io::Error::new(source.kind(), source.to_string())).into());
-    }
-    match &formats.formats[call as usize] {
-        Ok(format) if format.new_name != NO_OFFSET && format.ret != NO_OFFSET => Ok(()),
-        Ok(_) | Err(TracefsError::NoSuchTracepoint(_) | TracefsError::NotMounted(_)) => {
-            Err(HookError::Absent)
-        }
-        Err(TracefsError::Unreadable { tracepoint, source }) => {
-            let source = io::Error::new(source.kind(), source.to_string());
-            Err(TracefsError::Unreadable { tracepoint: tracepoint.clone(), source }.into())
-        }
-    }
-}
-
 /// Sorts a failure of the whole object.
 fn object_error(error: EbpfError) -> LoadError {
     match hook::errno(&error) {
@@ -359,77 +198,26 @@ fn take_map(programs: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, L
     programs.take_map(name).ok_or(LoadError::NoMap(name))
 }
 
-/// Gathers what came of each subject.
-struct Status {
-    subjects: Vec<SubjectStatus>,
-}
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
 
-impl Status {
-    fn new(located: &Located) -> Self {
-        let subjects = Subject::ALL.map(|subject| {
-            let lacks = |missing: &&MissingFact| missing.subjects.contains(&subject);
-            SubjectStatus {
-                subject,
-                tier: None,
-                hooks: Vec::new(),
-                missing_hooks: Vec::new(),
-                missing_facts: located.missing.iter().filter(lacks).cloned().collect(),
-            }
-        });
-        Self { subjects: subjects.into() }
+    use super::{KernelConfig, LoadError, locate};
+
+    fn refused(btf_path: &Path) -> LoadError {
+        let config = KernelConfig { btf_path: btf_path.to_path_buf(), ..KernelConfig::default() };
+        locate(&config).expect_err("there is no BTF")
     }
 
-    fn of(&mut self, subject: Subject) -> &mut SubjectStatus {
-        self.subjects
-            .iter_mut()
-            .find(|status| status.subject == subject)
-            .expect("new() makes one for each subject")
-    }
+    #[test]
+    fn a_kernel_without_types_is_told_what_it_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = refused(&folder.path().join("vmlinux"));
+        assert!(matches!(error, LoadError::NoBtf { .. }), "{error:?}");
+        assert!(error.to_string().contains("CONFIG_DEBUG_INFO_BTF=y"), "{error}");
 
-    fn attached(&mut self, binding: &Binding) {
-        self.of(binding.subject).hooks.push(binding.hook.label());
-    }
-
-    fn missing(&mut self, binding: &Binding, error: HookError) {
-        let hook = binding.hook.label();
-        self.of(binding.subject).missing_hooks.push(MissingHook { hook, error });
-    }
-
-    /// Decides which subjects are observed, and logs it.
-    fn finish(mut self) -> Vec<SubjectStatus> {
-        for status in &mut self.subjects {
-            let is_observed = match status.subject {
-                // Either of the pair alone says nothing.
-                Subject::OomKill => status.missing_hooks.is_empty(),
-                Subject::OomExit => !status.hooks.is_empty(),
-                // One call's entry and exit are enough; which call a writer uses is its own affair.
-                Subject::Swap => {
-                    let has = |edge: &str, call: &str| {
-                        status.hooks.iter().any(|hook| *hook == format!("tp:syscalls/sys_{edge}_{call}"))
-                    };
-                    ["rename", "renameat", "renameat2"]
-                        .iter()
-                        .any(|call| has("enter", call) && has("exit", call))
-                }
-            };
-            status.tier = is_observed.then_some(Tier::Tracepoint);
-            match status.tier {
-                Some(tier) => {
-                    info!(subject = %status.subject, tier = tier.as_str(), hooks = ?status.hooks, "observing")
-                }
-                None => warn!(subject = %status.subject, "not observed"),
-            }
-            for MissingHook { hook, error } in &status.missing_hooks {
-                match error {
-                    // Of the rename calls each architecture has its own.
-                    HookError::Absent if is_observed => debug!(hook, "this kernel has no such hook"),
-                    error => warn!(subject = %status.subject, hook, %error, "a hook is missing"),
-                }
-            }
-            for fact in &status.missing_facts {
-                warn!(subject = %status.subject, %fact, "a fact is missing from this subject's records");
-            }
-        }
-        self.subjects
+        let broken = folder.path().join("broken");
+        fs::write(&broken, b"\x9f\xeb").unwrap();
+        assert!(matches!(refused(&broken), LoadError::BadBtf { .. }));
     }
 }

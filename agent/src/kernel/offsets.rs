@@ -236,8 +236,14 @@ fn cgroups(f: &mut Finder<'_, '_>) {
     f.find("a memory cgroup's limit", OOM, |o| &mut o.memcg_max, 8, &[(memcg, &max)]);
     let group = [Member("oom_group")];
     f.find("whether a cgroup is killed as a group", OOM, |o| &mut o.memcg_oom_group, 1, &[(memcg, &group)]);
-    let under = [Member("under_oom")];
-    f.find("which v1 cgroups are under OOM", OOM, |o| &mut o.memcg_under_oom, 4, &[(memcg, &under)]);
+    let lock = [Member("oom_lock")];
+    f.find(
+        "for which limit an OOM decision is under way",
+        OOM,
+        |o| &mut o.memcg_oom_lock,
+        1,
+        &[(memcg, &lock)],
+    );
 
     type Event = (&'static str, &'static str, fn(&mut Offsets) -> &mut u32);
     let events: [Event; 4] = [
@@ -305,7 +311,8 @@ mod tests {
             return;
         };
         let located = locate(&Btf::parse(&blob).unwrap());
-        let is_optional = |missing: &MissingFact| missing.fact == "which v1 cgroups are under OOM";
+        let is_optional =
+            |missing: &MissingFact| missing.fact == "for which limit an OOM decision is under way";
         let missing: Vec<_> = located.missing.iter().filter(|missing| !is_optional(missing)).collect();
         assert!(missing.is_empty(), "{missing:?}");
         assert_ne!(located.mark_victim_passes, mark_victim_passes::UNKNOWN);

@@ -105,7 +105,9 @@ pub struct MemcgLevel {
     pub oom_group_kill_events: Option<u64>,
     /// Whether its tasks are killed together.
     pub oom_group: Option<bool>,
-    /// Cgroup v1: whether an OOM decision is under way here or above.
+    /// Whether an OOM decision for the limit of this cgroup, or of one above, is under way. The topmost level
+    /// where it is so is the one whose limit fired; no level is, when the whole machine is out of memory.
+    /// Kernels built without cgroup v1 do not tell.
     pub under_oom: Option<bool>,
 }
 

@@ -3,9 +3,13 @@
 //! Raw tracepoints need no tracefs; only the rename subject does. The mount is left in place: other
 //! tracing programs expect it there, and systemd makes the same one.
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
+use aftertrace_ebpf_common::config::{NO_OFFSET, RenameFormat};
+use rustix::io::Errno;
 use tracing::info;
+
+use super::record::RenameCall;
 
 /// Where tracefs belongs; the loader looks in the same two places.
 const MOUNT_POINT: &str = "/sys/kernel/tracing";
@@ -13,14 +17,14 @@ const MOUNT_POINT: &str = "/sys/kernel/tracing";
 const DEBUGFS_POINT: &str = "/sys/kernel/debug/tracing";
 
 /// Why there are no tracepoint formats to read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TracefsError {
     /// It is not mounted, and the agent was told not to, or is not allowed to, mount it.
     #[error(
         "tracefs is not mounted at {MOUNT_POINT} and could not be; mount it \
          (`mount -t tracefs tracefs {MOUNT_POINT}`), or give the agent CAP_SYS_ADMIN"
     )]
-    NotMounted(#[source] io::Error),
+    NotMounted(#[source] Errno),
     /// The kernel has no tracepoint of that name; some system calls do not exist everywhere.
     #[error("this kernel has no tracepoint {0}")]
     NoSuchTracepoint(String),
@@ -31,7 +35,15 @@ pub enum TracefsError {
         tracepoint: String,
         /// What the file system said.
         #[source]
-        source: io::Error,
+        source: Errno,
+    },
+    /// A system call's format lacks what is read from it.
+    #[error("this kernel's tracepoints of {call} have no `{field}`; report this with the kernel's version")]
+    NoSuchField {
+        /// The system call.
+        call: &'static str,
+        /// The field.
+        field: &'static str,
     },
 }
 
@@ -60,12 +72,11 @@ impl Tracefs {
             return Ok(Self { root });
         }
         if !may_mount {
-            return Err(TracefsError::NotMounted(io::ErrorKind::NotFound.into()));
+            return Err(TracefsError::NotMounted(Errno::NOENT));
         }
         use rustix::mount::{MountFlags, mount};
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("tracefs", MOUNT_POINT, "tracefs", flags, None)
-            .map_err(|errno| TracefsError::NotMounted(errno.into()))?;
+        mount("tracefs", MOUNT_POINT, "tracefs", flags, None).map_err(TracefsError::NotMounted)?;
         info!(path = MOUNT_POINT, "mounted tracefs, which was mounted nowhere");
         Ok(Self { root: MOUNT_POINT })
     }
@@ -78,9 +89,9 @@ impl Tracefs {
         let path = Path::new(self.root).join("events").join(category).join(name).join("format");
         fs::read_to_string(path).map_err(|source| {
             let tracepoint = format!("{category}/{name}");
-            match source.kind() {
-                io::ErrorKind::NotFound => TracefsError::NoSuchTracepoint(tracepoint),
-                _ => TracefsError::Unreadable { tracepoint, source },
+            match Errno::from_io_error(&source).unwrap_or(Errno::IO) {
+                Errno::NOENT => TracefsError::NoSuchTracepoint(tracepoint),
+                source => TracefsError::Unreadable { tracepoint, source },
             }
         })
     }
@@ -106,6 +117,48 @@ pub fn field(format: &str, name: &str) -> Option<FieldPlace> {
         let offset = parts.next()?.strip_prefix("offset:")?.parse().ok()?;
         let size = parts.next()?.strip_prefix("size:")?.parse().ok()?;
         Some(FieldPlace { offset, size })
+    })
+}
+
+/// The formats of the rename calls, by [`RenameCall`]; or why one has none.
+pub(super) struct RenameFormats([Result<RenameFormat, TracefsError>; 3]);
+
+impl RenameFormats {
+    /// Reads all three. That a call does not exist is no failure of the others.
+    pub(super) fn read(may_mount: bool) -> Self {
+        let tracefs = Tracefs::open(may_mount);
+        let calls = [RenameCall::Rename, RenameCall::Renameat, RenameCall::Renameat2];
+        Self(calls.map(|call| tracefs.clone().and_then(|tracefs| rename_format(tracefs, call))))
+    }
+
+    /// What the programs are told.
+    pub(super) fn places(&self) -> [RenameFormat; 3] {
+        self.0.each_ref().map(|format| format.as_ref().copied().unwrap_or(RenameFormat::NONE))
+    }
+
+    /// Whether one call can be observed.
+    pub(super) fn check(&self, call: RenameCall) -> Result<(), TracefsError> {
+        self.0[call as usize].as_ref().map(drop).map_err(Clone::clone)
+    }
+}
+
+/// One call's format, entry and exit.
+fn rename_format(tracefs: Tracefs, call: RenameCall) -> Result<RenameFormat, TracefsError> {
+    let enter = tracefs.format("syscalls", &format!("sys_enter_{}", call.as_str()))?;
+    let exit = tracefs.format("syscalls", &format!("sys_exit_{}", call.as_str()))?;
+    // Arguments stand in eight bytes each, whatever their type; the programs read from their low end.
+    let place =
+        |text: &str, name| field(text, name).filter(|field| field.size == 8).map(|field| field.offset);
+    let needed = |text: &str, name: &'static str| {
+        place(text, name).ok_or(TracefsError::NoSuchField { call: call.as_str(), field: name })
+    };
+    Ok(RenameFormat {
+        old_name: needed(&enter, "oldname")?,
+        new_name: needed(&enter, "newname")?,
+        old_dfd: place(&enter, "olddfd").unwrap_or(NO_OFFSET),
+        new_dfd: place(&enter, "newdfd").unwrap_or(NO_OFFSET),
+        flags: place(&enter, "flags").unwrap_or(NO_OFFSET),
+        ret: needed(&exit, "ret")?,
     })
 }
 

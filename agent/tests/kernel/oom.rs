@@ -70,6 +70,9 @@ async fn a_kill_names_its_victim_and_every_cgroup_up_to_the_root() {
     assert_eq!(root.limit, Some(Limit::Unlimited));
     assert!(own.usage_bytes.is_some_and(|usage| (LIMIT / 2..=LIMIT).contains(&usage)), "{own:?}");
     assert_eq!((own.oom_events, above.oom_events), (Some(1), Some(0)), "the inner limit fired");
+    if own.under_oom.is_some() {
+        assert_eq!((own.under_oom, above.under_oom, root.under_oom), (Some(true), Some(false), Some(false)));
+    }
     assert_eq!(own.oom_kill_events, Some(1));
     assert_eq!(own.oom_group, Some(false));
     assert_eq!(inner.oom_kills(), 1);
@@ -79,6 +82,27 @@ async fn a_kill_names_its_victim_and_every_cgroup_up_to_the_root() {
     assert_eq!(exit.kill_boot_ns, kill.boot_ns);
     assert_eq!(exit.task.start_boot_ns, kill.victim.start_boot_ns);
     assert!(kill.boot_ns <= exit.boot_ns && exit.boot_ns <= after);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_level_whose_limit_fired_is_not_taken_for_the_victims_own() {
+    let Some(mut observer) = Observer::start(&KernelConfig::default(), Subject::OomKill) else { return };
+    let Some(pod) = Cgroup::make("pod") else { return };
+    pod.limit(LIMIT);
+    let container = pod.child("container");
+    container.limit(4 * LIMIT);
+
+    let mut victim = container.shell(HOG);
+    let pid = victim.pid();
+    victim.run();
+    let kill = kill_of(&mut observer, pid).await;
+    let [own, above, root] = kill.levels.as_slice() else { panic!("{:?}", kill.levels) };
+    assert_eq!((own.kernfs_id, above.kernfs_id), (Some(container.id()), Some(pod.id())));
+    assert_eq!((own.oom_events, above.oom_events), (Some(0), Some(1)), "the pod's limit fired");
+    assert_eq!((own.oom_kill_events, above.oom_kill_events), (Some(1), Some(0)), "the container's task died");
+    if own.under_oom.is_some() {
+        assert_eq!((own.under_oom, above.under_oom, root.under_oom), (Some(true), Some(true), Some(false)));
+    }
 }
 
 #[tokio::test(flavor = "current_thread")]
