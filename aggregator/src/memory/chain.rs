@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aftertrace_model::{Edge, EventId, Grade};
+use aftertrace_model::{Edge, EventId};
 
 /// Most edges in one answer: a tree that nobody reads to its end.
 const EDGES_MAX: usize = 500;
@@ -19,62 +19,53 @@ pub(super) struct Chain {
     pub(super) has_cause: bool,
 }
 
-/// Follows edges from `anchor`, at most `depth_max` in each direction.
+/// Follows edges from `anchor`: every cause backwards and every effect forwards, at most `depth_max` each.
 ///
-/// Backwards every cause. Forwards every effect of the anchor, and of its causes only what the same kernel
-/// decision did (`proven`): the other victims of an OOM episode belong to the story, the other pods that one
-/// ConfigMap reached do not.
+/// The effects of its causes are another story: one ConfigMap reaches many pods. The SQL macro `why` follows
+/// the same edges.
 pub(super) fn around<E>(
     anchor: EventId,
     depth_max: u32,
     mut edges_touching: impl FnMut(&[EventId]) -> Result<Vec<Arc<Edge>>, E>,
 ) -> Result<Chain, E> {
-    let mut kept: BTreeMap<(EventId, EventId, String), Arc<Edge>> = BTreeMap::new();
-    let mut has_cause = false;
-    let mut causes = BTreeSet::from([anchor]);
-    let mut effects = BTreeSet::from([anchor]);
-    let mut frontier = vec![anchor];
-    let keep = |kept: &mut BTreeMap<_, _>, edge: &Arc<Edge>| {
-        if kept.len() < EDGES_MAX {
-            kept.insert((edge.cause_id, edge.effect_id, edge.rule_id.clone()), Arc::clone(edge));
-        }
-    };
-    for _ in 0..depth_max {
-        let mut next = Vec::new();
-        for edge in ordered(edges_touching(&frontier)?) {
-            if frontier.contains(&edge.effect_id) {
-                has_cause |= edge.effect_id == anchor;
-                keep(&mut kept, &edge);
-                if causes.insert(edge.cause_id) {
-                    next.push(edge.cause_id);
-                }
-            } else if edge.cause_id != anchor && edge.grade == Grade::Proven {
-                keep(&mut kept, &edge);
-                effects.insert(edge.effect_id);
-            }
-        }
-        frontier = next;
-        if frontier.is_empty() {
-            break;
-        }
-    }
-    let mut frontier: Vec<_> = effects.iter().copied().collect();
-    for _ in 0..depth_max {
-        let mut next = Vec::new();
-        for edge in ordered(edges_touching(&frontier)?) {
-            if frontier.contains(&edge.cause_id) {
-                keep(&mut kept, &edge);
-                if effects.insert(edge.effect_id) {
-                    next.push(edge.effect_id);
-                }
-            }
-        }
-        frontier = next;
-        if frontier.is_empty() {
-            break;
-        }
-    }
+    let mut kept = BTreeMap::new();
+    follow(anchor, depth_max, &mut kept, &mut edges_touching, |e| (e.effect_id, e.cause_id))?;
+    let has_cause = !kept.is_empty();
+    follow(anchor, depth_max, &mut kept, &mut edges_touching, |e| (e.cause_id, e.effect_id))?;
     Ok(Chain { edges: ordered(kept.into_values().collect()), has_cause })
+}
+
+/// Follows edges in the direction that `ends` gives as (from, to).
+fn follow<E>(
+    anchor: EventId,
+    depth_max: u32,
+    kept: &mut BTreeMap<(EventId, EventId, String), Arc<Edge>>,
+    mut edges_touching: impl FnMut(&[EventId]) -> Result<Vec<Arc<Edge>>, E>,
+    ends: impl Fn(&Edge) -> (EventId, EventId),
+) -> Result<(), E> {
+    let mut reached = BTreeSet::from([anchor]);
+    let mut frontier = vec![anchor];
+    for _ in 0..depth_max {
+        let mut next = Vec::new();
+        for edge in ordered(edges_touching(&frontier)?) {
+            let (from, to) = ends(&edge);
+            if !frontier.contains(&from) {
+                continue;
+            }
+            if kept.len() >= EDGES_MAX {
+                return Ok(());
+            }
+            kept.insert((edge.cause_id, edge.effect_id, edge.rule_id.clone()), edge);
+            if reached.insert(to) {
+                next.push(to);
+            }
+        }
+        if next.is_empty() {
+            break;
+        }
+        frontier = next;
+    }
+    Ok(())
 }
 
 fn ordered(mut edges: Vec<Arc<Edge>>) -> Vec<Arc<Edge>> {
@@ -88,7 +79,7 @@ fn ordered(mut edges: Vec<Arc<Edge>>) -> Vec<Arc<Edge>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aftertrace_model::{Kind, Timestamp};
+    use aftertrace_model::{Grade, Kind, Timestamp};
     use std::convert::Infallible;
     use uuid::Uuid;
 
@@ -96,13 +87,13 @@ mod tests {
         EventId(Uuid::from_u128(n))
     }
 
-    fn edge(cause: u128, effect: u128, grade: Grade) -> Arc<Edge> {
+    fn edge(cause: u128, effect: u128) -> Arc<Edge> {
         Arc::new(Edge {
             cause_id: id(cause),
             effect_id: id(effect),
             pattern: "P001".to_owned(),
             rule_id: "r".to_owned(),
-            grade,
+            grade: Grade::Proven,
             confidence: None,
             lag_us: 1,
             evidence: Default::default(),
@@ -129,34 +120,25 @@ mod tests {
 
     #[test]
     fn goes_back_to_the_roots_and_on_to_the_effects() {
-        use Grade::{Identified, Inferred, Proven};
-        // pressure 1 → episode 2 → kills 3 and 4 → terminated 5 (of 3) and 6 (of 4) → started 7 (after 5)
-        let edges = [
-            edge(1, 2, Inferred),
-            edge(2, 3, Proven),
-            edge(2, 4, Proven),
-            edge(3, 5, Identified),
-            edge(4, 6, Identified),
-            edge(5, 7, Identified),
-        ];
-        let all = [(1, 2), (2, 3), (2, 4), (3, 5), (4, 6), (5, 7)];
-        assert!(check(&edges, 5, 8, &all), "from the middle");
-        assert!(check(&edges, 3, 8, &all), "from a kill");
-        assert!(!check(&edges, 1, 8, &all), "the root has no cause");
-        assert!(check(&edges, 5, 1, &[(3, 5), (5, 7)]), "one edge each way");
+        // pressure 1 → episode 2 → kills 3 and 4 → terminated 5 (by 3) → waiting 6 → started 7 (also by 5)
+        let edges = [edge(1, 2), edge(2, 3), edge(2, 4), edge(3, 5), edge(5, 6), edge(5, 7), edge(6, 7)];
+        let own = [(1, 2), (2, 3), (3, 5), (5, 6), (5, 7), (6, 7)];
+        assert!(check(&edges, 5, 8, &own), "from the middle, without the other kill");
+        assert!(check(&edges, 3, 8, &own), "from the kill");
+        assert!(check(&edges, 4, 8, &[(1, 2), (2, 4)]), "from the other kill");
+        assert!(check(&edges, 5, 1, &[(3, 5), (5, 6), (5, 7)]), "one edge each way");
+        assert!(!check(&edges, 5, 0, &[]), "no edge");
     }
 
     #[test]
     fn other_pods_of_one_change_are_another_story() {
-        use Grade::Identified;
-        let edges = [edge(1, 2, Identified), edge(1, 3, Identified), edge(1, 4, Identified)];
+        let edges = [edge(1, 2), edge(1, 3), edge(1, 4)];
         assert!(check(&edges, 3, 8, &[(1, 3)]));
         assert!(!check(&edges, 1, 8, &[(1, 2), (1, 3), (1, 4)]), "unless the change is asked about");
     }
 
     #[test]
     fn a_circle_ends() {
-        let edges = [edge(1, 2, Grade::Proven), edge(2, 1, Grade::Proven)];
-        check(&edges, 1, u32::MAX, &[(2, 1), (1, 2)]);
+        check(&[edge(1, 2), edge(2, 1)], 1, u32::MAX, &[(2, 1), (1, 2)]);
     }
 }

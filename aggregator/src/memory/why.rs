@@ -1,14 +1,14 @@
 //! `Why`: the causal graph of a fact, the gaps in its window, and where there is no cause, exactly why not.
 //!
-//! For a pod the fact is its newest failure: an `oom_kill`, a `container_terminated` that failed, or a
-//! `container_waiting` in `CrashLoopBackOff`, whichever is latest; the kills of a chain and what followed are
-//! found from any of them. Only a pod without any failure is asked about its newest `config_swapped`: who
-//! asks why about a pod that failed wants the failure, however often its volumes were swapped since.
+//! For a pod the fact is its newest failure: an `oom_kill` or a `container_terminated` of severity error; the
+//! rest of the chain is found from either. Only a pod without any failure is asked about its newest
+//! `config_swapped`: who asks why about a pod that failed wants the failure, however often its volumes were
+//! swapped since. The SQL macro `why` chooses alike.
 
 use std::sync::Arc;
 
 use aftertrace_api::proto;
-use aftertrace_model::{Event, EventId, Gap, Kind, Timestamp, pattern};
+use aftertrace_model::{Event, EventId, Gap, Kind, Severity, Timestamp, pattern};
 use uuid::Uuid;
 
 use super::error::{AskError, name};
@@ -116,14 +116,11 @@ fn pod_anchor(
     Ok(swap)
 }
 
-/// Whether a fact is a failure, or its direct sign.
+/// Whether a fact is a failure.
 fn is_failure(event: &Event) -> bool {
     match event.kind {
         Kind::OomKill => true,
-        Kind::ContainerTerminated => {
-            event.exit_code.is_some_and(|code| code != 0) || event.reason.as_deref() == Some("OOMKilled")
-        }
-        Kind::ContainerWaiting => event.reason.as_deref() == Some("CrashLoopBackOff"),
+        Kind::ContainerTerminated => event.severity == Severity::Error,
         _ => false,
     }
 }

@@ -1,5 +1,7 @@
 //! Starts an aggregator on a free port, and plays its callers.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aftertrace_aggregator::config::ApiServer as Source;
@@ -79,25 +81,49 @@ impl Setup {
         self.api.as_ref().expect("a watching setup")
     }
 
+    pub(crate) fn client(&self) -> Client {
+        let address = self.running.as_ref().expect("runs").address();
+        Client { data: self.dir.path().join("data"), address }
+    }
+
+    pub(crate) async fn memory(&self) -> Memory {
+        self.client().memory().await
+    }
+
+    /// Opens a stream as the agent of a node does.
+    pub(crate) async fn agent(&self, node: &str) -> Agent {
+        self.client().agent(node).await
+    }
+}
+
+/// Asks with the reader's token.
+pub(crate) type Memory = MemoryClient<InterceptedService<Channel, Bearer>>;
+
+/// A caller that finds tokens and certificate in the data directory.
+pub(crate) struct Client {
+    pub(crate) data: PathBuf,
+    pub(crate) address: SocketAddr,
+}
+
+impl Client {
     pub(crate) fn read(&self, file: &str) -> String {
-        std::fs::read_to_string(self.dir.path().join("data").join(file)).expect("the aggregator made it")
+        std::fs::read_to_string(self.data.join(file)).expect("the aggregator made it")
     }
 
     pub(crate) async fn channel(&self) -> Channel {
-        let port = self.running.as_ref().expect("runs").address().port();
+        let port = self.address.port();
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(self.read("tls/ca.crt")));
         let endpoint = Endpoint::from_shared(format!("https://localhost:{port}")).expect("an address");
         endpoint.tls_config(tls).expect("a certificate").connect().await.expect("the certificate is trusted")
     }
 
-    pub(crate) async fn memory(&self) -> MemoryClient<InterceptedService<Channel, Bearer>> {
+    pub(crate) async fn memory(&self) -> Memory {
         MemoryClient::with_interceptor(self.channel().await, Bearer::new(&self.read("tokens/reader.token")))
     }
 
-    /// Opens a stream as the agent of a node does.
     pub(crate) async fn agent(&self, node: &str) -> Agent {
-        let hello = hello(CLUSTER, node);
-        self.stream(&self.read("tokens/agent.token"), hello).await.expect("welcome")
+        let token = self.read("tokens/agent.token");
+        self.stream(&token, hello(CLUSTER, node)).await.expect("welcome")
     }
 
     pub(crate) async fn stream(&self, token: &str, hello: proto::Hello) -> Result<Agent, Status> {

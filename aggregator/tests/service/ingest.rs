@@ -62,14 +62,14 @@ async fn the_wrong_token_or_cluster_is_told_what_is_right() {
     let mut setup = Setup::unwatched().await;
     let refused = |token: String, hello: proto::Hello| {
         let setup = &setup;
-        async move { setup.stream(&token, hello).await.err().expect("refused") }
+        async move { setup.client().stream(&token, hello).await.err().expect("refused") }
     };
-    let reader = refused(setup.read("tokens/reader.token"), hello("test", "node1")).await;
+    let reader = refused(setup.client().read("tokens/reader.token"), hello("test", "node1")).await;
     assert_eq!(reader.code(), Code::PermissionDenied);
     assert!(reader.message().contains("agent.token"), "{}", reader.message());
     let guess = refused("guess".to_owned(), hello("test", "node1")).await;
     assert_eq!(guess.code(), Code::Unauthenticated);
-    let token = setup.read("tokens/agent.token");
+    let token = setup.client().read("tokens/agent.token");
     let other = refused(token.clone(), hello("staging", "node1")).await;
     assert_eq!(other.code(), Code::FailedPrecondition);
     assert!(

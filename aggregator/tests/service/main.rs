@@ -4,5 +4,6 @@
 
 mod harness;
 mod ingest;
+mod process;
 mod questions;
 mod watching;

@@ -1,5 +1,7 @@
 //! Answers: the causal tree, the reason where there is none, and errors that say what to do.
 
+use std::collections::BTreeSet;
+
 use aftertrace_api::proto;
 use aftertrace_api::proto::item::Item;
 use aftertrace_model::{Event, Gap, GapReason, Kind};
@@ -53,6 +55,41 @@ async fn why_gives_the_chain_of_the_last_failure_with_its_gaps() {
     let same = setup.memory().await.why(by_id).await.expect("known").into_inner();
     assert_eq!(same.edges, answer.edges);
     setup.stop().await;
+}
+
+/// The edges that the SQL macro `why` shows, as pairs of ids.
+fn edges_by_sql(catalog: &str, pod: &str) -> BTreeSet<(String, String)> {
+    let config = duckdb::Config::default().access_mode(duckdb::AccessMode::ReadOnly).expect("a setting");
+    let catalog = duckdb::Connection::open_with_flags(catalog, config).expect("the catalog was published");
+    let mut query = catalog
+        .prepare(
+            "SELECT cause_id::VARCHAR, effect_id::VARCHAR FROM why('shop', ?) WHERE cause_id IS NOT NULL",
+        )
+        .expect("the macro is there");
+    let rows = query.query_map([pod], |row| Ok((row.get(0)?, row.get(1)?))).expect("it answers");
+    rows.collect::<Result<_, _>>().expect("rows")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sql_gives_the_same_chain() {
+    let mut setup = Setup::unwatched().await;
+    let at = now();
+    let (events, edges) = oom_story("checkout", 1, at);
+    // A second victim of the same episode, an older story, and a later swap: none of them is this chain.
+    let sibling = Event { episode_id: Some(events[1].event_id), ..event(50, Kind::OomKill, "other", at) };
+    let (old_events, old_edges) = oom_story("checkout", 20, at.plus_micros(-100_000_000));
+    let swap = event(60, Kind::ConfigSwapped, "checkout", at.plus_micros(1_000_000));
+    let mut agent = setup.agent("node1").await;
+    agent.deliver(20, items(&old_events, &old_edges)).await;
+    agent.deliver(1, items(&events, &edges)).await;
+    agent.deliver(50, items(&[sibling, swap], &[])).await;
+    let answer = setup.memory().await.why(why("checkout")).await.expect("known").into_inner();
+    let text = |id: &[u8]| Uuid::from_slice(id).expect("an id").to_string();
+    let told: BTreeSet<_> = answer.edges.iter().map(|e| (text(&e.cause_id), text(&e.effect_id))).collect();
+    assert_eq!((told.len(), answer.anchor_id.as_slice()), (3, events[3].event_id.0.as_bytes().as_slice()));
+    let status = setup.memory().await.status(proto::StatusRequest {}).await.expect("answers").into_inner();
+    setup.stop().await;
+    assert_eq!(edges_by_sql(&status.catalog, "checkout"), told);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,10 +161,10 @@ async fn history_counts_what_segments_and_memory_hold_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_need_their_token_and_health_needs_none() {
     let mut setup = Setup::unwatched().await;
-    let channel = setup.channel().await;
+    let channel = setup.client().channel().await;
     let mut agent = proto::memory_client::MemoryClient::with_interceptor(
         channel.clone(),
-        Bearer::new(&setup.read("tokens/agent.token")),
+        Bearer::new(&setup.client().read("tokens/agent.token")),
     );
     let refused = agent.status(proto::StatusRequest {}).await.expect_err("an agent may not read");
     assert_eq!(refused.code(), Code::PermissionDenied);
