@@ -1,0 +1,297 @@
+//! One stage with an agent and an aggregator on it, and the ways to ask them.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use aftertrace_api::proto::memory_client::MemoryClient;
+use aftertrace_stage::kubelet::Pace;
+use aftertrace_stage::{Stage, StageConfig, StageError};
+use serde_json::Value;
+use tokio::sync::{Mutex, MutexGuard};
+use tonic::metadata::MetadataValue;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::{Request, Status};
+
+/// The name that both programs are given.
+pub(crate) const CLUSTER: &str = "e2e";
+
+/// How long anything here may take; a guess, far above what it takes, because the machine may be busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+/// A client that shows its token.
+pub(crate) type Memory = MemoryClient<InterceptedService<Channel, Token>>;
+
+/// Adds the token to each request.
+#[derive(Clone)]
+pub(crate) struct Token(MetadataValue<tonic::metadata::Ascii>);
+
+impl tonic::service::Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// A program that is killed when the test ends, however it ends.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may be gone already; then there is nothing to kill.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The stage and the two programs.
+pub(crate) struct Rig {
+    agent: Option<Program>,
+    aggregator: Option<Program>,
+    address: String,
+    stage: Option<Stage>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Rig {
+    /// A stage with both programs running, or `None` where the machine cannot; then it said so.
+    pub(crate) async fn start(pace: Pace) -> Option<Self> {
+        let alone = ONE_AT_A_TIME.lock().await;
+        let stage = match Stage::start(StageConfig { pace, ..StageConfig::default() }).await {
+            Ok(stage) => stage,
+            Err(error @ (StageError::NotRoot | StageError::Cgroup(_))) => {
+                println!("SKIPPED: {error}");
+                return None;
+            }
+            Err(error) => panic!("the stage does not start: {error}"),
+        };
+        stage.write_kubeconfig().expect("the run's folder is writable");
+        let port = TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound").port();
+        let mut rig = Self {
+            agent: None,
+            aggregator: None,
+            address: format!("127.0.0.1:{port}"),
+            stage: Some(stage),
+            _alone: alone,
+        };
+        rig.start_aggregator();
+        rig.wait_for("the aggregator's certificate and tokens", async |rig| {
+            ["tls/ca.crt", "tokens/agent.token", "tokens/reader.token"]
+                .iter()
+                .all(|file| rig.data().join(file).is_file())
+                .then_some(())
+        })
+        .await;
+        rig.start_agent();
+        rig.wait_for("the agent's hooks", async |rig| rig.agent_is_watching().await.then_some(())).await;
+        Some(rig)
+    }
+
+    /// The stage.
+    pub(crate) fn stage(&self) -> &Stage {
+        self.stage.as_ref().expect("only `stop` takes it")
+    }
+
+    /// The aggregator's data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.stage().folder().join("data")
+    }
+
+    /// Starts the aggregator.
+    pub(crate) fn start_aggregator(&mut self) {
+        let mut command = self.program("aftertrace-aggregator");
+        command.args(["--listen", &self.address]).arg("--data").arg(self.data());
+        command.arg("--kubeconfig").arg(self.stage().folder().join("kubeconfig"));
+        self.aggregator = Some(Program(command.spawn().expect("the program was built")));
+    }
+
+    /// Starts the agent.
+    pub(crate) fn start_agent(&mut self) {
+        let stage = self.stage();
+        let mut command = self.program("aftertrace-agent");
+        command.args(["--node", stage.node(), "--cgroup-root", &stage.cgroup_root()]);
+        command.args(["--aggregator", &format!("https://{}", self.address)]);
+        command.arg("--ca").arg(self.data().join("tls/ca.crt"));
+        command.arg("--token-file").arg(self.data().join("tokens/agent.token"));
+        command.arg("--kubeconfig").arg(stage.folder().join("kubeconfig"));
+        command.arg("--kubelet-root").arg(stage.kubelet_root());
+        command.arg("--spool").arg(stage.folder().join("spool"));
+        command.arg("--kubelet-pid").arg(std::process::id().to_string());
+        self.agent = Some(Program(command.spawn().expect("the program was built")));
+    }
+
+    /// kill -9.
+    pub(crate) fn kill_agent(&mut self) {
+        self.agent = None;
+    }
+
+    /// kill -9.
+    pub(crate) fn kill_aggregator(&mut self) {
+        self.aggregator = None;
+    }
+
+    /// Whether the agent is connected and sees kills and swaps in the kernel.
+    pub(crate) async fn agent_is_watching(&self) -> bool {
+        let Some(mut memory) = self.memory().await else { return false };
+        let Ok(status) = memory.status(aftertrace_api::proto::StatusRequest {}).await else { return false };
+        status.into_inner().agents.iter().any(|agent| {
+            let subjects = agent.status.iter().flat_map(|s| &s.subjects);
+            agent.connected && subjects.filter(|s| s.tier == "tracepoint" && !s.hooks.is_empty()).count() >= 2
+        })
+    }
+
+    /// A client, if the aggregator answers.
+    pub(crate) async fn memory(&self) -> Option<Memory> {
+        let ca = std::fs::read(self.data().join("tls/ca.crt")).ok()?;
+        let token = std::fs::read_to_string(self.data().join("tokens/reader.token")).ok()?;
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(ca))
+            .domain_name("aftertrace-aggregator");
+        let channel = Channel::from_shared(format!("https://{}", self.address))
+            .expect("an address of ours")
+            .tls_config(tls)
+            .expect("a certificate of ours")
+            .connect()
+            .await
+            .ok()?;
+        let token = format!("Bearer {}", token.trim()).parse().expect("a token is ASCII");
+        Some(MemoryClient::with_interceptor(channel, Token(token)))
+    }
+
+    /// Asks the DuckDB CLI on the catalog; rows as JSON objects.
+    pub(crate) fn sql(&self, query: &str) -> Result<Vec<Value>, String> {
+        let output = Command::new(tool("duckdb"))
+            .args(["-readonly", "-json"])
+            .arg(self.data().join("memory.duckdb"))
+            .arg(query)
+            .output()
+            .expect("the DuckDB CLI was brought by `cargo xtask setup`");
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        if text.trim().is_empty() {
+            return Ok(Vec::new());
+        }
+        serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))
+    }
+
+    /// One number from the catalog; `None` while there is no catalog.
+    pub(crate) fn number(&self, query: &str) -> Option<u64> {
+        self.sql(query).ok()?.first()?.as_object()?.values().next()?.as_u64()
+    }
+
+    /// Waits until `ready` gives something.
+    pub(crate) async fn wait_for<T>(&self, what: &str, ready: impl AsyncFn(&Self) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(value) = ready(self).await {
+                return value;
+            }
+            assert!(
+                Instant::now() < end,
+                "waited {PATIENCE:?} for {what}; the programs said:\n{}",
+                self.tail_of_logs()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Ends everything in order.
+    pub(crate) async fn stop(mut self) {
+        self.agent = None;
+        self.aggregator = None;
+        if let Some(stage) = self.stage.take() {
+            stage.stop().await;
+        }
+    }
+
+    /// Warnings and errors that the programs logged.
+    pub(crate) fn tail_of_logs(&self) -> String {
+        ["aftertrace-agent", "aftertrace-aggregator"]
+            .iter()
+            .map(|name| {
+                let log = std::fs::read_to_string(self.stage().folder().join(format!("{name}.log")));
+                let log = log.unwrap_or_default();
+                let lines: Vec<&str> = log.lines().rev().take(15).collect();
+                format!("-- {name}\n{}\n", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+            })
+            .collect()
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let path = programs().join(name);
+        assert!(path.is_file(), "{} is missing: run `cargo xtask test`, which builds it", path.display());
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.stage().folder().join(format!("{name}.log")))
+            .expect("the run's folder is writable");
+        let mut command = Command::new(path);
+        command.args(["--cluster", CLUSTER]).stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("a file can be shared")).stderr(log);
+        command
+    }
+}
+
+/// Where the built programs are: as `cargo xtask test` says, or beside this test.
+fn programs() -> PathBuf {
+    std::env::var_os("AFTERTRACE_BIN_DIR").map_or_else(
+        || {
+            let test = std::env::current_exe().expect("a running program has a path");
+            test.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned()
+        },
+        PathBuf::from,
+    )
+}
+
+fn tool(name: &str) -> PathBuf {
+    let tools = std::env::var_os("AFTERTRACE_TOOLS_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools"), PathBuf::from);
+    tools.join(name)
+}
+
+/// A pod of one container.
+pub(crate) fn pod(name: &str, command: &[&str], memory_limit: &str) -> Value {
+    serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": { "name": name, "namespace": "shop", "labels": { "app": name } },
+        "spec": {
+            "restartPolicy": "Always",
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "app",
+                "image": "k8s.local/app:1.0",
+                "command": command,
+                "resources": {
+                    "limits": { "memory": memory_limit },
+                    "requests": { "memory": memory_limit },
+                },
+            }],
+        },
+    })
+}
+
+/// A pod that mounts a ConfigMap and sleeps.
+pub(crate) fn mounting_pod(name: &str, config_map: &str) -> Value {
+    let mut pod = pod(name, &["watch-config", "/etc/app/app.conf"], "32Mi");
+    pod["spec"]["volumes"] = serde_json::json!([{ "name": "cfg", "configMap": { "name": config_map } }]);
+    pod["spec"]["containers"][0]["volumeMounts"] =
+        serde_json::json!([{ "name": "cfg", "mountPath": "/etc/app" }]);
+    pod
+}
+
+/// A ConfigMap with one key.
+pub(crate) fn config_map(name: &str, value: &str) -> Value {
+    serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": name, "namespace": "shop" },
+        "data": { "app.conf": value },
+    })
+}
