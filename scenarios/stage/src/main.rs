@@ -108,8 +108,12 @@ async fn play(scenario: Scenario, kubeconfig: Option<PathBuf>) -> anyhow::Result
         let stage = Stage::start(StageConfig::default()).await.context("cannot set up the stage")?;
         let played = async {
             match scenario {
-                Scenario::OomKill => scenario::scenario01(&stage, &mut tell).await.map(|(outcome, _)| outcome),
-                Scenario::MountSwap => scenario::scenario03(&stage, &mut tell).await.map(|(outcome, _)| outcome),
+                Scenario::OomKill => {
+                    scenario::scenario01(&stage, &mut tell).await.map(|(outcome, _)| outcome)
+                }
+                Scenario::MountSwap => {
+                    scenario::scenario03(&stage, &mut tell).await.map(|(outcome, _)| outcome)
+                }
             }
         };
         let outcome = tokio::select! {

@@ -1,5 +1,10 @@
 //! The played API server before an unmodified client: list, watch, bookmarks, 410, selectors, outage.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "in the functions that tests share, too, a surprise is a failed test"
+)]
+
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;

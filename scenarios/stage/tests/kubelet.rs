@@ -1,5 +1,10 @@
 //! The played kubelet on this machine's kernel: an OOM kill, a child's kill, a swap, and nothing left behind.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "in the functions that tests share, too, a surprise is a failed test"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,7 +91,7 @@ fn history(cluster: &Cluster, name: &str) -> Vec<String> {
     words
 }
 
-fn container<'a>(pod: &'a Arc<Value>) -> &'a Value {
+fn container(pod: &Arc<Value>) -> &Value {
     &pod["status"]["containerStatuses"][0]
 }
 

@@ -1,5 +1,10 @@
 //! The recordings through the API server, as an unmodified client sees them.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "in the functions that tests share, too, a surprise is a failed test"
+)]
+
 use std::pin::pin;
 use std::time::Duration;
 
