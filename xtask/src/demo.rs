@@ -112,13 +112,14 @@ fn play(args: &Args, folder: &Path, duckdb: Option<&Path>) -> Result<()> {
     place.create(&scenarios::victim(place.is_stage()))?;
     say("a container begins to take more memory than its limit");
     let kill = wait(&mut programs, "the kill", scenarios::ask_for_the_kill)?;
+    show_kill(&programs, &kill, &kernel_log)?;
     wait(&mut programs, "the reader's start", scenarios::ask_for_the_reader)?;
     say("the ConfigMap that another container reads changes");
     place.change_config()?;
     let swap = wait(&mut programs, "the swap", scenarios::ask_for_the_swap)?;
 
-    show(&programs, &kill, &swap, &kernel_log)?;
-    query(&programs, duckdb)?;
+    show_swap(&programs, &swap)?;
+    query(&mut programs, duckdb)?;
     if args.keep {
         say("still running; Ctrl-C ends it. Ask it with:");
         println!("{}", programs.environment());
@@ -131,7 +132,7 @@ fn play(args: &Args, folder: &Path, duckdb: Option<&Path>) -> Result<()> {
 }
 
 /// Asks until there is an answer; fails when a program ends, at the bound, and on Ctrl-C.
-fn wait(programs: &mut Programs, what: &str, ask: fn(&Programs) -> Result<Option<Answer>>) -> Result<Answer> {
+fn wait<T>(programs: &mut Programs, what: &str, ask: impl Fn(&Programs) -> Result<Option<T>>) -> Result<T> {
     let started = Instant::now();
     loop {
         programs.check()?;
@@ -148,35 +149,52 @@ fn wait(programs: &mut Programs, what: &str, ask: fn(&Programs) -> Result<Option
     }
 }
 
-fn show(programs: &Programs, kill: &Answer, swap: &Answer, kernel_log: &Result<KernelLog>) -> Result<()> {
-    println!("\n$ aft why pod/{} -n {}\n", scenarios::VICTIM, scenarios::NAMESPACE);
-    programs.aft_shown(&["why", &format!("pod/{}", scenarios::VICTIM), "-n", scenarios::NAMESPACE])?;
+/// Shown at once: the pod goes on crashing, and a later question is about its next kill.
+fn show_kill(programs: &Programs, kill: &Answer, kernel_log: &Result<KernelLog>) -> Result<()> {
+    show_why(programs, scenarios::VICTIM)?;
     let comparison = match kernel_log {
         Ok(log) => log.compare(kill),
         Err(error) => Err(anyhow!("{error:#}")),
     };
     match comparison {
-        Ok(comparison) => println!("{comparison}"),
-        Err(error) => println!("not compared with the kernel's log: {error:#}"),
-    }
-    println!("\n$ aft why pod/{} -n {}\n", scenarios::READER, scenarios::NAMESPACE);
-    programs.aft_shown(&["why", &format!("pod/{}", scenarios::READER), "-n", scenarios::NAMESPACE])?;
-    if let Some(lag) = swap.lag_ms("config_changed", "config_swapped") {
-        println!("from the change in the API to the swap on the node: {lag:.1} ms");
+        Ok(comparison) => println!("{comparison}\n"),
+        Err(error) => println!("not compared with the kernel's log: {error:#}\n"),
     }
     Ok(())
 }
 
-/// One query with the ordinary DuckDB command, while the aggregator runs.
-fn query(programs: &Programs, duckdb: Option<&Path>) -> Result<()> {
+fn show_swap(programs: &Programs, swap: &Answer) -> Result<()> {
+    show_why(programs, scenarios::READER)?;
+    if let Some(lag) = swap.lag_ms("config_changed", "config_swapped") {
+        println!("from the change in the API to the swap on the node: {lag:.1} ms\n");
+    }
+    Ok(())
+}
+
+fn show_why(programs: &Programs, pod: &str) -> Result<()> {
+    println!("\n$ aft why pod/{pod} -n {}\n", scenarios::NAMESPACE);
+    programs.aft_shown(&["why", &format!("pod/{pod}"), "-n", scenarios::NAMESPACE])
+}
+
+/// One query with the ordinary DuckDB command, while the aggregator writes. Files are a second behind the API.
+fn query(programs: &mut Programs, duckdb: Option<&Path>) -> Result<()> {
     let Some(duckdb) = duckdb else {
         say("the DuckDB command is not here, so its query is left out (see `cargo xtask setup`)");
         return Ok(());
     };
-    let query = "select kind, source, count(*) as events from events group by all order by events desc, kind";
-    println!("\n$ duckdb -readonly memory.duckdb \"{query}\"\n");
-    print!("{}", child::output(Command::new(duckdb).arg("-readonly").arg(programs.catalog()).arg(query))?);
+    wait(programs, "the swap in the catalog", |programs| {
+        let rows = child::output(duckdb_in(programs, duckdb).arg(scenarios::SWAPS_IN_SQL))?;
+        Ok(rows.contains("config_swapped").then_some(()))
+    })?;
+    println!("$ duckdb -readonly memory.duckdb \"{}\"", scenarios::EDGES_IN_SQL);
+    print!("{}", child::output(duckdb_in(programs, duckdb).arg(scenarios::EDGES_IN_SQL))?);
     Ok(())
+}
+
+fn duckdb_in(programs: &Programs, duckdb: &Path) -> Command {
+    let mut command = Command::new(duckdb);
+    command.arg("-readonly").arg(programs.catalog());
+    command
 }
 
 fn say(text: &str) {

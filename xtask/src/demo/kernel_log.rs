@@ -53,7 +53,8 @@ impl KernelLog {
         for number in 0..SAMPLES {
             let mark = format!("aftertrace demo: clock sample {} of {}", number, std::process::id());
             let before = boot_clock_us();
-            (&self.file).write_all(mark.as_bytes()).context("write to /dev/kmsg")?;
+            // Without the end of line the kernel would wait for more of it, and not show it yet.
+            (&self.file).write_all(format!("{mark}\n").as_bytes()).context("write to /dev/kmsg")?;
             samples.push((mark, before, boot_clock_us()));
         }
         let records = self.records()?;

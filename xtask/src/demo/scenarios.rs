@@ -14,6 +14,13 @@ pub(super) const READER: &str = "storefront";
 /// The ConfigMap.
 pub(super) const CONFIG: &str = "features";
 
+/// Finds the swap's edge once the catalog has it.
+pub(super) const SWAPS_IN_SQL: &str =
+    "select distinct effect_kind from edges where effect_kind = 'config_swapped'";
+/// The causes, as anybody with the DuckDB command sees them.
+pub(super) const EDGES_IN_SQL: &str = "select pattern, cause_kind, effect_kind, grade, count(*) as edges, \
+                                       min(lag_us) as lag_us_min from edges group by all order by all";
+
 /// The namespace.
 pub(super) fn namespace() -> Value {
     json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } })
@@ -34,10 +41,11 @@ pub(super) fn config_change() -> Value {
     json!({ "data": { "banner": "on" } })
 }
 
-/// A pod whose container takes 128 MiB under a limit of 64. The stage brings `memhog`, which takes it step by
-/// step; on a cluster it is `tail`, which looks for the end of an endless line.
+/// A pod whose container takes 128 MiB under a limit of 64. The stage brings `memhog`, which takes 4 MiB
+/// every 100 ms; on a cluster it is `tail`, which looks for the end of an endless line.
 pub(super) fn victim(is_stage: bool) -> Value {
-    let command = if is_stage { vec!["memhog", "128"] } else { vec!["tail", "/dev/zero"] };
+    let command =
+        if is_stage { vec!["memhog", "128", "3600", "4", "100"] } else { vec!["tail", "/dev/zero"] };
     pod(
         VICTIM,
         &json!([{
@@ -108,11 +116,11 @@ impl Answer {
     }
 }
 
-/// Complete when the kernel's kill is joined to what the kubelet said, and that to what came of it.
+/// Complete when the kernel's kill is joined to what the kubelet said, and that to the next start.
 pub(super) fn ask_for_the_kill(programs: &Programs) -> Result<Option<Answer>> {
     ask(programs, &["why", &format!("pod/{VICTIM}"), "-n", NAMESPACE], |answer| {
         answer.lag_ms("oom_kill", "container_terminated").is_some()
-            && answer.edges().any(|edge| edge["cause_kind"] == "container_terminated")
+            && answer.edges().any(|edge| edge["effect_kind"] == "container_started")
     })
 }
 
