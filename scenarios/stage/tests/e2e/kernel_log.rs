@@ -96,7 +96,8 @@ impl KernelLog {
             .map(|n| {
                 let mark = format!("aftertrace clock mark {} {n}", std::process::id());
                 let before = clock::Instant::now();
-                self.file.write_all(mark.as_bytes()).expect("the log takes a line");
+                // Without the end of line the kernel waits for more of it and shows it with the next line only.
+                self.file.write_all(format!("{mark}\n").as_bytes()).expect("the log takes a line");
                 let after = clock::Instant::now();
                 (before.wall_ns + after.wall_ns) / 2_000 - self.find(&mark)
             })
