@@ -35,11 +35,10 @@ use aftertrace_api::proto::WalFrame;
 use aftertrace_model::Timestamp;
 use duckdb::Connection;
 
-pub use catalog::{CHAIN_DEPTH_MAX, WHY_ANCHORS};
 pub use error::StoreError;
 pub(crate) use manifest::Manifest;
-pub use reader::{AnchorGroup, AnchorQuery, Anchors, ObjectAt, Reader};
 pub(crate) use reader::known::{EdgeId, VersionId};
+pub use reader::{AnchorGroup, AnchorQuery, Anchors, ObjectAt, Reader};
 pub(crate) use rows::Rows;
 pub(crate) use table::Table;
 pub(crate) use wal::Wal;
@@ -165,12 +164,7 @@ impl Shared {
     ///
     /// # Errors
     /// [`StoreError`]: nothing is published; the same rows may be given again.
-    pub(crate) fn flush(
-        &self,
-        rows: &Rows,
-        position: u64,
-        recorded_at: Timestamp,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn flush(&self, rows: &Rows, position: u64, recorded_at: Timestamp) -> Result<(), StoreError> {
         let before = self.manifest().position;
         let written = self.segments.write(&self.manifests, rows, (before + 1, position))?;
         self.manifests.commit(|manifest| {

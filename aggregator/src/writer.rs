@@ -199,6 +199,3 @@ impl WriterHandle {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -16,8 +16,6 @@ use super::manifest::Manifest;
 use super::segments::Segments;
 use super::{StoreError, disk, duck};
 
-pub use macros::{CHAIN_DEPTH_MAX, WHY_ANCHORS};
-
 /// Read-only for everyone: DuckDB then never leaves a log beside it, and nobody changes a view by accident.
 const MODE: u32 = 0o444;
 
@@ -59,6 +57,3 @@ fn log(database: &Path) -> PathBuf {
     name.push(".wal");
     PathBuf::from(name)
 }
-
-#[cfg(test)]
-mod tests;

@@ -87,11 +87,8 @@ fn run(shared: &Shared, connection: &Connection, merge: &Merge) -> Result<Segmen
     let number = shared.manifests.next_file();
     let name = format!("{}-{number}.l{level}.parquet", positions(&merge.inputs));
     let (relative, path) = shared.segments.place(first.table, first.day, &name)?;
-    let inputs: Vec<String> = merge
-        .inputs
-        .iter()
-        .map(|s| duck::quote(&shared.segments.path(&s.path).to_string_lossy()))
-        .collect();
+    let inputs: Vec<String> =
+        merge.inputs.iter().map(|s| duck::quote(&shared.segments.path(&s.path).to_string_lossy())).collect();
     let sql = format!(
         "COPY (SELECT * FROM read_parquet([{}], hive_partitioning = false) ORDER BY {}) TO {} \
          (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)",

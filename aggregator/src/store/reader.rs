@@ -172,8 +172,7 @@ impl Reader {
         let since = query.since.as_micros();
         let tail = "WHERE e.kind = ? AND e.occurred_at >= make_timestamp(?) AND (? IS NULL OR e.namespace = ?) \
                     AND (? IS NULL OR e.workload = ?) AND (? IS NULL OR e.pod = ?)";
-        let values =
-            params![query.kind.as_str(), since, namespace, namespace, workload, workload, pod, pod];
+        let values = params![query.kind.as_str(), since, namespace, namespace, workload, workload, pod, pod];
         let pass = |s: &Segment| s.max >= query.since;
         let mut events = self.last_events(pass, tail, values, query.limit)?;
         events.reverse();

@@ -9,8 +9,8 @@ use arrow::array::{
     StringArray, TimestampMicrosecondArray, UInt32Array, UInt64Array,
 };
 
-use super::table::{day_of, day_of_ms};
 use super::Table;
+use super::table::{day_of, day_of_ms};
 
 /// Rows that wait for a flush, in order of commit.
 #[derive(Clone, Debug, Default)]
@@ -36,17 +36,20 @@ pub(super) struct Part {
 impl Rows {
     /// How many rows of all tables.
     pub(crate) fn len(&self) -> usize {
-        self.events.len()
-            + self.edges.len()
-            + self.retractions.len()
-            + self.objects.len()
-            + self.gaps.len()
+        self.events.len() + self.edges.len() + self.retractions.len() + self.objects.len() + self.gaps.len()
     }
 
     /// Splits the rows by table and partition, without order within.
     pub(super) fn parts(&self) -> Vec<Part> {
         let mut parts = Vec::new();
-        split(&mut parts, Table::Events, &self.events, |e| day_of_id(e.event_id), |e| span(e.occurred.at), events);
+        split(
+            &mut parts,
+            Table::Events,
+            &self.events,
+            |e| day_of_id(e.event_id),
+            |e| span(e.occurred.at),
+            events,
+        );
         split(&mut parts, Table::Edges, &self.edges, |e| day_of_id(e.effect_id), edge_span, edges);
         split(
             &mut parts,
@@ -56,7 +59,14 @@ impl Rows {
             |r| span(r.effect_occurred_at),
             retractions,
         );
-        split(&mut parts, Table::Objects, &self.objects, |o| day_of(o.valid_from), |o| span(o.valid_from), objects);
+        split(
+            &mut parts,
+            Table::Objects,
+            &self.objects,
+            |o| day_of(o.valid_from),
+            |o| span(o.valid_from),
+            objects,
+        );
         split(&mut parts, Table::Gaps, &self.gaps, |g| day_of(g.from), |g| (g.from, g.to), gaps);
         parts
     }

@@ -59,7 +59,11 @@ const RECORDED_AT: Column = must("recorded_at", Type::Time, "When the aggregator
 const CLUSTER: Column = must("cluster", Type::Text, "The configured name of the cluster");
 
 const EVENTS: &[Column] = &[
-    must("event_id", Type::Uuid, "Identity: UUIDv8 of the fact's own time and a hash of cluster and fact key"),
+    must(
+        "event_id",
+        Type::Uuid,
+        "Identity: UUIDv8 of the fact's own time and a hash of cluster and fact key",
+    ),
     must("kind", Type::Text, "What happened, in snake_case"),
     must("occurred_at", Type::Time, "Best estimate of when it happened, UTC"),
     must("earliest", Type::Time, "First instant at which it can have happened"),
@@ -225,8 +229,8 @@ impl Column {
 /// Microseconds in a day.
 const DAY_US: i64 = 86_400_000_000;
 
-/// The first and last days that have a date of four digits; what lies outside is filed under them.
-const DAYS: std::ops::RangeInclusive<i64> = 0..=2_932_896;
+/// The first and last days that the calendar knows (9999-12-30); what lies outside is filed under them.
+const DAYS: std::ops::RangeInclusive<i64> = 0..=2_932_895;
 
 /// Days since the Unix epoch, as partitions count.
 pub(super) fn day_of_ms(unix_ms: i64) -> i64 {
@@ -257,9 +261,9 @@ mod tests {
     fn every_time_has_a_date() {
         assert_eq!(date(day_of_ms(1_795_171_922_000)), "2026-11-20");
         assert_eq!(date(day_of_ms(-5)), "1970-01-01");
-        assert_eq!(date(day_of_ms((1 << 48) - 1)), "9999-12-31");
+        assert_eq!(date(day_of_ms((1 << 48) - 1)), "9999-12-30");
         assert_eq!(date(day_of(Timestamp::from_micros(i64::MIN))), "1970-01-01");
-        assert_eq!(date(day_of(Timestamp::from_micros(i64::MAX))), "9999-12-31");
+        assert_eq!(date(day_of(Timestamp::from_micros(i64::MAX))), "9999-12-30");
     }
 
     #[test]

@@ -247,7 +247,11 @@ mod size {
     pub(super) fn event(e: &Event) -> usize {
         let content = e.content.as_ref().map_or(0, content);
         let attributes: usize = e.attributes.iter().map(|(k, v)| k.len() + json(v) + 8).sum();
-        BASE + e.summary.len() + e.hook.len() + e.reason.as_ref().map_or(0, String::len) + content + attributes
+        BASE + e.summary.len()
+            + e.hook.len()
+            + e.reason.as_ref().map_or(0, String::len)
+            + content
+            + attributes
     }
 
     pub(super) fn edge(e: &Edge) -> usize {
@@ -284,10 +288,15 @@ mod size {
 fn oversized(facts: &Facts) -> Option<usize> {
     // Most items are far below the limit by the rough size; only the others are encoded to be sure.
     let near = |rough: usize| rough > ITEM_BYTES_MAX / 2;
-    let events = facts.events.iter().filter(|e| near(size::event(e))).map(|e| proto::Event::from(e).encoded_len());
-    let edges = facts.edges.iter().filter(|e| near(size::edge(e))).map(|e| proto::Edge::from(e).encoded_len());
-    let objects =
-        facts.objects.iter().filter(|o| near(size::object(o))).map(|o| proto::ObjectVersion::from(o).encoded_len());
+    let events =
+        facts.events.iter().filter(|e| near(size::event(e))).map(|e| proto::Event::from(e).encoded_len());
+    let edges =
+        facts.edges.iter().filter(|e| near(size::edge(e))).map(|e| proto::Edge::from(e).encoded_len());
+    let objects = facts
+        .objects
+        .iter()
+        .filter(|o| near(size::object(o)))
+        .map(|o| proto::ObjectVersion::from(o).encoded_len());
     let gaps = facts.gaps.iter().filter(|g| near(size::gap(g))).map(|g| proto::Gap::from(g).encoded_len());
     events.chain(edges).chain(objects).chain(gaps).find(|bytes| *bytes > ITEM_BYTES_MAX)
 }

@@ -91,7 +91,8 @@ impl Dedupe {
         gaps: &[&Gap],
     ) -> Result<Old, StoreError> {
         let mut old = HashSet::new();
-        let ids: Vec<EventId> = events.iter().copied().filter(|id| self.events.is_unsure(event(*id))).collect();
+        let ids: Vec<EventId> =
+            events.iter().copied().filter(|id| self.events.is_unsure(event(*id))).collect();
         if !ids.is_empty() {
             old.extend(reader.known_events(&ids)?.into_iter().map(event));
         }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::Clock;
 use super::commit::Pending;
 use super::state::{State, Work};
-use super::Clock;
 use crate::store::{Shared, StoreError};
 
 /// Least time between two catalogs: as fresh as a person notices, and a bound on what publishing costs.

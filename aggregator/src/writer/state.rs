@@ -24,9 +24,13 @@ pub(super) enum Work {
 impl Work {
     const fn consequence(self) -> &'static str {
         match self {
-            Self::Wal => "nothing new is accepted, agents keep it in their spools; free space on the data volume",
+            Self::Wal => {
+                "nothing new is accepted, agents keep it in their spools; free space on the data volume"
+            }
             Self::Flush => "new facts stay in the WAL and in memory; free space on the data volume",
-            Self::Catalog => "memory.duckdb is out of date; free space on the data volume or check its rights",
+            Self::Catalog => {
+                "memory.duckdb is out of date; free space on the data volume or check its rights"
+            }
             Self::Compaction => "small files pile up and questions get slower; free space on the data volume",
         }
     }

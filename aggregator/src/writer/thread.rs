@@ -91,7 +91,10 @@ type Waiting = Vec<oneshot::Sender<Result<(), StoreError>>>;
 
 impl Main {
     /// Runs until shutdown; returns how the last flush went and who waits to hear it.
-    async fn run(mut self, flusher: thread::JoinHandle<Result<(), StoreError>>) -> (Result<(), StoreError>, Waiting) {
+    async fn run(
+        mut self,
+        flusher: thread::JoinHandle<Result<(), StoreError>>,
+    ) -> (Result<(), StoreError>, Waiting) {
         let mut waiting = Waiting::new();
         let mut commands = Vec::with_capacity(GROUP_SUBMISSIONS);
         loop {

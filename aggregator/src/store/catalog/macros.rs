@@ -1,19 +1,21 @@
 //! The table macros: the verbs of the command, for SQL.
 //!
-//! Columns are qualified where a parameter has the same name, because DuckDB replaces unqualified names by the
-//! argument. Tables are not, so that the macros work when the catalog is attached under another name.
+//! No parameter has the name of a column: DuckDB replaces unqualified names by the argument, and in views and
+//! recursive queries it confuses even qualified ones. Tables are not qualified, so that the macros work when the
+//! catalog is attached under another name.
 
 use std::fmt::Write as _;
 
 use crate::store::duck;
 
-/// How far a causal chain is followed from its event in each direction. The longest pattern has six steps;
-/// this leaves room for chains of patterns and bounds the recursion.
-pub const CHAIN_DEPTH_MAX: u32 = 16;
+/// How far a causal chain is followed from its event in each direction: as `Memory.Why` does unless told
+/// otherwise. The longest pattern has six steps.
+const DEPTH_MAX: u32 = 8;
 
-/// Which events of a pod `why` starts from, the latest first: as SQL over the columns of `events`.
-pub const WHY_ANCHORS: &str = "kind IN ('oom_kill', 'config_swapped') \
-     OR (kind = 'container_terminated' AND severity = 'error')";
+/// The event of a pod that `why` starts from: its latest failure, or else its latest swap, as `Memory.Why`.
+const ANCHOR: &str = "SELECT a.event_id AS id FROM events a WHERE a.namespace = ns AND a.pod = pod_name \
+     AND (a.kind IN ('oom_kill', 'config_swapped') OR (a.kind = 'container_terminated' AND a.severity = 'error')) \
+     ORDER BY a.kind = 'config_swapped', a.occurred_at DESC, a.event_id DESC LIMIT 1";
 
 struct Macro {
     name: &'static str,
@@ -38,45 +40,42 @@ fn macros() -> Vec<Macro> {
     vec![
         Macro {
             name: "causal_chain",
-            parameters: "event_id",
+            parameters: "of_event",
             meaning: "The causal graph around an event: a row for the event itself (depth 0), then one per edge \
                       with the fact it leads to; causes have negative depth, effects positive",
-            body: chain("event_id::UUID"),
+            body: chain("SELECT of_event::UUID AS id"),
         },
         Macro {
             name: "why",
-            parameters: "ns, pod",
-            meaning: "The causal graph around the latest failure or swap of a pod; columns as causal_chain",
-            body: chain(&format!(
-                "(SELECT a.event_id FROM events a WHERE a.namespace = ns AND a.pod = pod AND ({}) \
-                 ORDER BY a.occurred_at DESC, a.event_id DESC LIMIT 1)",
-                qualified_anchors()
-            )),
+            parameters: "ns, pod_name",
+            meaning: "The causal graph around the latest failure of a pod, or its latest swap if it never failed; columns as \
+                      causal_chain",
+            body: chain(ANCHOR),
         },
         Macro {
             name: "history",
-            parameters: "pattern",
+            parameters: "of_pattern",
             meaning: "Every occurrence of a pattern such as P001, newest first",
             body: "SELECT v.occurred_at, v.namespace, v.pod, v.container, v.workload_kind, v.workload, v.node, \
                    v.summary, v.event_id FROM events v JOIN patterns p ON p.anchor = v.kind \
-                   WHERE p.id = upper(pattern) ORDER BY v.occurred_at DESC, v.event_id DESC"
+                   WHERE p.id = upper(of_pattern) ORDER BY v.occurred_at DESC, v.event_id DESC"
                 .to_owned(),
         },
         Macro {
             name: "state_at",
-            parameters: "kind, ns, name, t",
+            parameters: "of_kind, ns, of_name, t",
             meaning: "The version of an object that was in force at a time, deleted ones included; kind in any case",
-            body: "SELECT o.* FROM objects o WHERE lower(o.kind) = lower(kind) AND o.namespace = ns \
-                   AND o.\"name\" = name AND o.valid_from <= t::TIMESTAMP \
+            body: "SELECT o.* FROM objects o WHERE lower(o.kind) = lower(of_kind) AND o.namespace = ns \
+                   AND o.\"name\" = of_name AND o.valid_from <= t::TIMESTAMP \
                    AND (o.valid_to IS NULL OR o.valid_to > t::TIMESTAMP)"
                 .to_owned(),
         },
         Macro {
             name: "timeline",
-            parameters: "ns, pod",
+            parameters: "ns, pod_name",
             meaning: "What happened to a pod, in order of time",
             body: "SELECT v.occurred_at, v.kind, v.container, v.severity, v.summary, v.source, v.node, v.pod_uid, \
-                   v.event_id FROM events v WHERE v.namespace = ns AND v.pod = pod \
+                   v.event_id FROM events v WHERE v.namespace = ns AND v.pod = pod_name \
                    ORDER BY v.occurred_at, v.event_id"
                 .to_owned(),
         },
@@ -93,25 +92,20 @@ fn macros() -> Vec<Macro> {
     ]
 }
 
-/// [`WHY_ANCHORS`] over the alias `a`.
-fn qualified_anchors() -> String {
-    WHY_ANCHORS.replace("kind ", "a.kind ").replace("severity ", "a.severity ")
-}
-
-/// The graph around the event that the expression names.
+/// The graph around the event that `start` selects as `id`.
 ///
 /// `UNION` keeps each pair of depth and event once, so the recursion is bounded by depth times events even if
 /// clock bounds let two facts cause each other.
 fn chain(start: &str) -> String {
     format!(
         "WITH RECURSIVE \
-         anchor AS (SELECT {start} AS id), \
+         anchor AS ({start}), \
          up(depth, id) AS (SELECT 0, n.id FROM anchor n UNION \
            SELECT u.depth - 1, e.cause_id FROM up u JOIN edges e ON e.effect_id = u.id \
-           WHERE u.depth > -{CHAIN_DEPTH_MAX}), \
+           WHERE u.depth > -{DEPTH_MAX}), \
          down(depth, id) AS (SELECT 0, n.id FROM anchor n UNION \
            SELECT d.depth + 1, e.effect_id FROM down d JOIN edges e ON e.cause_id = d.id \
-           WHERE d.depth < {CHAIN_DEPTH_MAX}), \
+           WHERE d.depth < {DEPTH_MAX}), \
          causes AS (SELECT max(u.depth) AS depth, u.id FROM up u GROUP BY u.id), \
          effects AS (SELECT min(d.depth) AS depth, d.id FROM down d GROUP BY d.id), \
          steps AS ( \
@@ -122,10 +116,12 @@ fn chain(start: &str) -> String {
            SELECT c.depth, c.id, e.cause_id, e.effect_id, e.pattern, e.rule_id, e.grade, e.confidence, \
              e.lag_us, e.evidence, e.cause_kind, e.cause_occurred_at, e.cause_summary \
            FROM edges e JOIN causes c ON c.id = e.cause_id JOIN causes f ON f.id = e.effect_id \
+           WHERE f.depth > -{DEPTH_MAX} \
            UNION ALL \
            SELECT f.depth, f.id, e.cause_id, e.effect_id, e.pattern, e.rule_id, e.grade, e.confidence, \
              e.lag_us, e.evidence, e.effect_kind, e.effect_occurred_at, NULL \
-           FROM edges e JOIN effects c ON c.id = e.cause_id JOIN effects f ON f.id = e.effect_id) \
+           FROM edges e JOIN effects c ON c.id = e.cause_id JOIN effects f ON f.id = e.effect_id \
+           WHERE c.depth < {DEPTH_MAX}) \
          SELECT s.depth, coalesce(v.occurred_at, s.occurred_at) AS occurred_at, \
            coalesce(v.kind, s.kind) AS kind, v.namespace, v.pod, v.container, \
            coalesce(v.summary, s.summary) AS summary, s.grade, s.confidence, s.lag_us, s.pattern, s.rule_id, \

@@ -69,7 +69,10 @@ impl<'a> Cells<'a> {
         text.parse().map_err(|error: T::Err| self.wrong(error))
     }
 
-    fn named<T>(&mut self, read: impl FnOnce(&str) -> Result<T, convert::ConvertError>) -> Result<T, StoreError> {
+    fn named<T>(
+        &mut self,
+        read: impl FnOnce(&str) -> Result<T, convert::ConvertError>,
+    ) -> Result<T, StoreError> {
         let text: String = self.take()?;
         read(&text).map_err(|error| self.wrong(error))
     }

@@ -117,7 +117,8 @@ impl Reader {
     ) -> Result<Vec<Event>, StoreError> {
         let pass = |s: &Segment| s.max >= since;
         let list: Vec<String> = kinds.iter().map(|k| format!("'{k}'")).collect();
-        let kinds = if list.is_empty() { String::new() } else { format!("AND e.kind IN ({})", list.join(", ")) };
+        let kinds =
+            if list.is_empty() { String::new() } else { format!("AND e.kind IN ({})", list.join(", ")) };
         let tail = format!("WHERE e.occurred_at >= make_timestamp(?) {kinds}");
         self.last_events(pass, &tail, duckdb::params![since.as_micros()], limit)
     }
@@ -153,11 +154,7 @@ impl Reader {
         let sql = format!("SELECT uid, resource_version, deleted FROM {scan} {tail}");
         let failed = || StoreError::query("look up objects");
         self.rows(&sql, duckdb::params_from_iter(values), "look up objects", |row| {
-            Ok((
-                row.get(0).map_err(failed())?,
-                row.get(1).map_err(failed())?,
-                row.get(2).map_err(failed())?,
-            ))
+            Ok((row.get(0).map_err(failed())?, row.get(1).map_err(failed())?, row.get(2).map_err(failed())?))
         })
     }
 }
