@@ -15,6 +15,10 @@ use crate::writer::Committed;
 /// Most rows held: with rows of 1 KiB about 100 MiB. A guess; measured rows are smaller.
 pub const ROWS_MAX: usize = 100_000;
 
+/// How much earlier than the time it is about a row may be recorded: ingest takes facts that lie up to an
+/// hour ahead, and an edge may be recorded up to half a minute before a fact of its own that was held back.
+pub const RECORDED_EARLY_US_MAX: i64 = 3_700_000_000;
+
 /// How current an answer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AsOf {
@@ -52,8 +56,12 @@ struct Graph {
     retracted: HashSet<EdgeId>,
     objects: HashMap<ObjectId, Vec<Arc<ObjectVersion>>>,
     gaps: HashMap<Uuid, Arc<Gap>>,
-    /// Every row, first committed first.
-    order: VecDeque<Row>,
+    /// Every row with the time of its frame, first committed first.
+    order: VecDeque<(Timestamp, Row)>,
+    /// Whatever was recorded after this is here; `None` if everything is.
+    whole_since: Option<Timestamp>,
+    /// When the frame that is being committed was recorded.
+    recording: Timestamp,
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +102,7 @@ impl Hot {
     /// Takes what was made durable together.
     pub fn commit(&self, committed: &Committed) {
         let mut graph = self.graph.write().unwrap_or_else(PoisonError::into_inner);
+        graph.recording = committed.recorded_at;
         for event in &committed.events {
             graph.add_event(event, committed.wal_position);
         }
@@ -101,7 +110,7 @@ impl Hot {
             let id = (r.cause_id, r.effect_id, r.rule_id.clone());
             graph.remove_edge(&id);
             graph.retracted.insert(id.clone());
-            graph.order.push_back(Row::Retraction(id));
+            graph.push(Row::Retraction(id));
         }
         for edge in &committed.edges {
             graph.add_edge(edge);
@@ -111,13 +120,35 @@ impl Hot {
         }
         for gap in &committed.gaps {
             if graph.gaps.insert(gap.gap_id, Arc::new(gap.clone())).is_none() {
-                graph.order.push_back(Row::Gap(gap.gap_id));
+                graph.push(Row::Gap(gap.gap_id));
             }
         }
         while graph.order.len() > self.rows_max {
             graph.drop_first();
         }
         graph.as_of = AsOf { wal_position: committed.wal_position, recorded_at: Some(committed.recorded_at) };
+    }
+
+    /// Says that segments hold rows from before `since` that are not here.
+    pub fn begins_at(&self, since: Timestamp) {
+        let mut graph = self.graph.write().unwrap_or_else(PoisonError::into_inner);
+        graph.whole_since = graph.whole_since.max(Some(since));
+    }
+
+    /// Whether every row about the time from `at` on is here, so that segments need not be asked.
+    ///
+    /// A row is recorded at most [`RECORDED_EARLY_US_MAX`] before the time it is about; whatever is about a
+    /// later time than that after the oldest missing row was recorded is therefore here.
+    #[must_use]
+    pub fn covers(&self, at: Timestamp) -> bool {
+        at >= self.covered_from()
+    }
+
+    /// The earliest time that [`Hot::covers`].
+    #[must_use]
+    pub fn covered_from(&self) -> Timestamp {
+        let missing = self.read().whole_since;
+        missing.map_or(Timestamp::default(), |since| since.plus_micros(RECORDED_EARLY_US_MAX + 1))
     }
 
     /// Up to where rows were committed.
@@ -237,7 +268,7 @@ impl Graph {
             self.by_pod.entry((pod.namespace.clone(), pod.name.clone())).or_default().insert(place);
         }
         self.by_kind.entry(event.kind).or_default().insert(place);
-        self.order.push_back(Row::Event(id));
+        self.push(Row::Event(id));
     }
 
     fn add_edge(&mut self, edge: &Edge) {
@@ -249,7 +280,7 @@ impl Graph {
         for end in [edge.cause_id, edge.effect_id] {
             self.touching.entry(end).or_default().push(id.clone());
         }
-        self.order.push_back(Row::Edge(id));
+        self.push(Row::Edge(id));
     }
 
     fn remove_edge(&mut self, id: &EdgeId) {
@@ -272,17 +303,23 @@ impl Graph {
         // Stable: of two versions with one time the later committed is in force.
         let place = versions.partition_point(|v| v.valid_from <= object.valid_from);
         versions.insert(place, Arc::new(object.clone()));
-        self.order.push_back(Row::Object(id));
+        self.push(Row::Object(id));
+    }
+
+    fn push(&mut self, row: Row) {
+        self.order.push_back((self.recording, row));
     }
 
     fn drop_first(&mut self) {
-        match self.order.pop_front() {
-            Some(Row::Event(id)) => self.drop_event(id),
-            Some(Row::Edge(id)) => self.remove_edge(&id),
-            Some(Row::Retraction(id)) => {
+        let Some((recorded_at, row)) = self.order.pop_front() else { return };
+        self.whole_since = self.whole_since.max(Some(recorded_at));
+        match row {
+            Row::Event(id) => self.drop_event(id),
+            Row::Edge(id) => self.remove_edge(&id),
+            Row::Retraction(id) => {
                 self.retracted.remove(&id);
             }
-            Some(Row::Object(id)) => {
+            Row::Object(id) => {
                 if let Some(versions) = self.objects.get_mut(&id) {
                     versions.remove(0);
                     if versions.is_empty() {
@@ -290,10 +327,9 @@ impl Graph {
                     }
                 }
             }
-            Some(Row::Gap(id)) => {
+            Row::Gap(id) => {
                 self.gaps.remove(&id);
             }
-            None => {}
         }
     }
 

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod private_file;
 pub mod secret;
 pub mod service;
+pub mod sign_of_life;
 pub mod store;
 #[cfg(test)]
 mod testing;

@@ -32,6 +32,7 @@ use crate::memory::recall::Recall;
 use crate::memory::{self, MemoryService};
 use crate::private_file::{self, FileError};
 use crate::secret::{ClusterSecret, SecretError};
+use crate::sign_of_life::SignOfLife;
 use crate::store::{Reader, Store, StoreConfig, StoreError};
 use crate::tls::{ServerCertificate, TlsError};
 use crate::watch::{self, KINDS, Placements, WatchError, WatchHealth, Watches};
@@ -97,6 +98,9 @@ pub struct Running {
     draining: signal::Sender<bool>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
     watches: JoinSet<Result<(), StoreError>>,
+    signs: JoinHandle<()>,
+    sign: SignOfLife,
+    health: Arc<WatchHealth>,
 }
 
 /// Runs until `shutdown` completes or the server fails, then drains.
@@ -136,7 +140,10 @@ impl Running {
         let opened = opened.unwrap_or(Err(StartError::Store(StoreError::Closed)))?;
         let Opened { secret, auth, certificate, writer, reader, catalog, stored } = opened;
 
-        let heard_until = writer.status().recorded_at;
+        // What was recorded was also heard, whatever became of the sign.
+        let sign = SignOfLife::new(&config.data);
+        let heard_until =
+            writer.status().recorded_at.map(|recorded| sign.last().map_or(recorded, |s| s.max(recorded)));
         if let Some(since) = heard_until {
             writer
                 .submit(Facts { gaps: vec![down_gap(&config, since, started)], ..Facts::default() })
@@ -162,6 +169,8 @@ impl Running {
             watches.spawn()
         });
 
+        let signs = tokio::spawn(sign.clone().keep(Arc::clone(&health)));
+
         let (draining, drains) = signal::channel(false);
         let ingest = IngestService::new(ingest::Shared {
             cluster: config.cluster.clone(),
@@ -176,7 +185,7 @@ impl Running {
             cluster: config.cluster.clone(),
             catalog,
             auth,
-            recall: Recall { hot, reader, health },
+            recall: Recall { hot, reader, health: Arc::clone(&health) },
             agents,
             writer: writer.clone(),
             certificate: certificate.clone(),
@@ -190,7 +199,7 @@ impl Running {
         let address_file = config.data.join("listen");
         private_file::replace(&address_file, format!("{address}\n").as_bytes(), 0o644)?;
         info!(%address, cluster = config.cluster, data = %config.data.display(), "serving");
-        Ok(Self { address, address_file, writer, draining, server, watches })
+        Ok(Self { address, address_file, writer, draining, server, watches, signs, sign, health })
     }
 
     /// The address that is served.
@@ -220,6 +229,8 @@ impl Running {
         if let Err(error) = std::fs::remove_file(&self.address_file) {
             warn!(%error, path = %self.address_file.display(), "cannot remove the address file");
         }
+        self.signs.abort();
+        self.sign.give(&self.health).await;
         self.writer.shutdown().await?;
         info!("drained");
         Ok(())
@@ -248,6 +259,9 @@ impl Opened {
         let catalog = store.catalog_path();
         let on_commit = Arc::clone(&hot);
         let writer = Writer::spawn(store, move |committed| on_commit.commit(committed))?;
+        if reader.as_of() > 0 {
+            hot.begins_at(clock::now());
+        }
         let stored = KINDS
             .iter()
             .map(|kind| Ok((*kind, in_force(reader.current_objects(kind)?, &hot, kind))))

@@ -72,3 +72,24 @@ fn counts_only_what_was_committed_after_a_position() {
     assert_eq!(after[0].occurred.at, at(2));
     assert!(hot.of_kind_after(Kind::OomKill, at(3), 0).is_empty());
 }
+
+#[test]
+fn knows_what_it_no_longer_holds() {
+    let hour = 3_700;
+    let hot = Hot::new(2);
+    let commit = |n: u64, second| {
+        let e = event(n, Kind::OomKill, second);
+        hot.commit(&Committed { recorded_at: at(second), ..committed(n, &[e], &[]) });
+    };
+    commit(1, 10);
+    commit(2, 20);
+    assert!(hot.covers(at(0)), "nothing ever left");
+    commit(3, 30);
+    assert!(
+        !hot.covers(at(10 + hour)),
+        "the row that left was recorded at 10 and may be about an hour later"
+    );
+    assert!(hot.covers(at(11 + hour)));
+    hot.begins_at(at(100));
+    assert!(!hot.covers(at(11 + hour)) && hot.covers(at(101 + hour)));
+}

@@ -53,8 +53,14 @@ impl Recall {
     /// # Errors
     /// As [`Recall::events`].
     pub fn edges_touching(&self, ids: &[EventId]) -> Result<Vec<Arc<Edge>>, StoreError> {
-        // Segments first: an edge that a flush moves in between is then seen in the recent past at least.
-        let older = self.reader.edges_touching(ids)?;
+        // An edge is recorded with its later fact, so a fact that was recorded in the time that is all here
+        // has all its edges here.
+        let is_recent = |id: &EventId| {
+            self.hot.event(*id).and_then(|e| e.recorded_at).is_some_and(|at| self.hot.covers(at))
+        };
+        let asked: Vec<_> = ids.iter().filter(|id| !is_recent(id)).copied().collect();
+        // Segments first: an edge that leaves the recent past in between has been seen in them.
+        let older = if asked.is_empty() { Vec::new() } else { self.reader.edges_touching(&asked)? };
         let mut edges = self.hot.edges_touching(ids);
         let known: HashSet<_> = edges.iter().map(|e| (e.cause_id, e.effect_id, e.rule_id.clone())).collect();
         let older = older.into_iter().filter(|e| {
@@ -80,7 +86,10 @@ impl Recall {
         until: Timestamp,
         limit: usize,
     ) -> Result<Vec<Arc<Event>>, StoreError> {
-        let older = self.reader.pod_events(namespace, pod, since, until, limit)?;
+        let older = match self.hot.covers(since) {
+            true => Vec::new(),
+            false => self.reader.pod_events(namespace, pod, since, until, limit)?,
+        };
         let recent = self.hot.pod_events(namespace, pod, since, until, limit);
         let mut by_time: BTreeMap<(Timestamp, EventId), Arc<Event>> =
             older.into_iter().map(|e| ((e.occurred.at, e.event_id), Arc::new(e))).collect();
@@ -108,7 +117,9 @@ impl Recall {
             .filter(|g| g.overlaps(from, to))
             .map(|g| (g.gap_id, g))
             .collect();
-        by_id.extend(self.reader.gaps_between(from, to, node)?.into_iter().map(|g| (g.gap_id, g)));
+        if !self.hot.covers(from) {
+            by_id.extend(self.reader.gaps_between(from, to, node)?.into_iter().map(|g| (g.gap_id, g)));
+        }
         by_id.extend(self.hot.gaps_between(from, to, node).iter().map(|g| (g.gap_id, Gap::clone(g))));
         let mut gaps: Vec<_> = by_id.into_values().collect();
         gaps.sort_by_key(|gap| (gap.from, gap.gap_id));

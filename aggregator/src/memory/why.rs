@@ -92,28 +92,52 @@ fn event_anchor(recall: &Recall, id: &[u8]) -> Result<Arc<Event>, AskError> {
     })
 }
 
-/// The newest failure of a pod of that name, or else its newest swap.
+/// The newest failure of a pod of that name, or else its newest swap. What is all in memory is looked through
+/// first: a failure there is the newest without asking segments.
 fn pod_anchor(
     recall: &Recall,
     namespace: &str,
     pod: &str,
     now: Timestamp,
 ) -> Result<Option<Arc<Event>>, AskError> {
-    let mut swap = None;
+    let recent = newest(recall, namespace, pod, recall.hot.covered_from(), now)?;
+    if recent.failure.is_some() {
+        return Ok(recent.failure);
+    }
+    let all = newest(recall, namespace, pod, Timestamp::default(), now)?;
+    Ok(all.failure.or(all.swap))
+}
+
+/// The newest facts of a pod that may be asked about.
+#[derive(Default)]
+struct Newest {
+    failure: Option<Arc<Event>>,
+    swap: Option<Arc<Event>>,
+}
+
+fn newest(
+    recall: &Recall,
+    namespace: &str,
+    pod: &str,
+    since: Timestamp,
+    now: Timestamp,
+) -> Result<Newest, AskError> {
+    let mut found = Newest::default();
     // Facts may be up to an hour ahead of our clock.
     let mut until = now.plus_micros(3_600_000_000);
     for _ in 0..PAGES_MAX {
-        let page = recall.pod_events(namespace, Some(pod), Timestamp::default(), until, PAGE_EVENTS)?;
-        if let Some(failure) = page.iter().rev().find(|e| is_failure(e)) {
-            return Ok(Some(Arc::clone(failure)));
-        }
-        swap = swap.or_else(|| page.iter().rev().find(|e| e.kind == Kind::ConfigSwapped).cloned());
+        let page = recall.pod_events(namespace, Some(pod), since, until, PAGE_EVENTS)?;
+        found.failure = page.iter().rev().find(|e| is_failure(e)).cloned();
+        found.swap =
+            found.swap.or_else(|| page.iter().rev().find(|e| e.kind == Kind::ConfigSwapped).cloned());
         match page.first() {
-            Some(first) if page.len() == PAGE_EVENTS => until = first.occurred.at.plus_micros(-1),
+            Some(first) if found.failure.is_none() && page.len() == PAGE_EVENTS => {
+                until = first.occurred.at.plus_micros(-1);
+            }
             _ => break,
         }
     }
-    Ok(swap)
+    Ok(found)
 }
 
 /// Whether a fact is a failure.
