@@ -274,6 +274,22 @@ async fn a_program_that_is_not_there_is_a_start_error() {
     leaves_nothing(stage).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_stage_leaves_nothing_either() {
+    let Some(stage) = stage(CgroupDriver::Cgroupfs).await else { return };
+    for name in ["one", "two", "three"] {
+        stage.kubelet().run_pod(pod(name, &["memhog", "128", "1", "16", "0"], json!({}))).unwrap();
+    }
+    until(stage.cluster(), "some kills", || (stage.truth().kills().len() >= 6).then_some(())).await;
+    let (folder, root) = (stage.folder().to_owned(), stage.cgroup_root());
+    let hierarchy = stage.kubelet().hierarchy().clone();
+    drop(stage);
+    assert!(!folder.exists());
+    for mount in hierarchy.mounts() {
+        assert!(!mount.join(root.trim_start_matches('/')).exists(), "{root} is still there");
+    }
+}
+
 /// Stops the stage and looks for what it may have left.
 async fn leaves_nothing(stage: Stage) {
     let folder = stage.folder().to_owned();

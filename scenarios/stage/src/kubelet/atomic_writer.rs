@@ -86,9 +86,13 @@ pub fn write(root: &Path, payload: &Payload) -> Result<Option<Swap>, WriteError>
         write_file(&folder.join(name), content)?;
     }
     let data_tmp = root.join(DATA_TMP);
-    // A crash may have left one; a real kubelet fails then, and cleans up by its own restart.
-    let _absent = rustix::fs::unlinkat(CWD, &data_tmp, AtFlags::empty());
-    call("symlinkat", &data_tmp, rustix::fs::symlinkat(new.as_str(), CWD, &data_tmp))?;
+    let mut linked = rustix::fs::symlinkat(new.as_str(), CWD, &data_tmp);
+    if linked == Err(Errno::EXIST) {
+        // Left by a crash. A real kubelet fails here, and goes on failing.
+        call("unlinkat", &data_tmp, rustix::fs::unlinkat(CWD, &data_tmp, AtFlags::empty()))?;
+        linked = rustix::fs::symlinkat(new.as_str(), CWD, &data_tmp);
+    }
+    call("symlinkat", &data_tmp, linked)?;
     let before = Instant::now();
     let renamed = rustix::fs::renameat(CWD, &data_tmp, CWD, &data);
     let after = Instant::now();

@@ -35,6 +35,9 @@ use names::CgroupDriver;
 use pod::{PodOrder, PodWorker};
 use truth::Truth;
 
+/// How long a dropped kubelet waits for its workers; each ends at its next await.
+const WORKERS_WAIT: Duration = Duration::from_secs(2);
+
 /// How a kubelet works.
 #[derive(Clone, Debug)]
 pub struct KubeletConfig {
@@ -180,11 +183,28 @@ impl Kubelet {
     }
 }
 
+impl Kubelet {
+    /// Waits until no worker is left that could still make something. Workers share this thread on a runtime
+    /// of one thread: there they do nothing more while we are here.
+    fn wait_for_workers(&self) {
+        use tokio::runtime::{Handle, RuntimeFlavor};
+        let here = Handle::try_current().map(|handle| handle.runtime_flavor());
+        if !matches!(here, Ok(RuntimeFlavor::MultiThread)) {
+            return;
+        }
+        let deadline = std::time::Instant::now() + WORKERS_WAIT;
+        while Arc::strong_count(&self.shared) > 1 && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 impl Drop for Kubelet {
     fn drop(&mut self) {
         if let Some(task) = self.task.take() {
             // Workers are dropped with the task, and with them the containers' life lines.
             task.abort();
+            self.wait_for_workers();
         }
     }
 }

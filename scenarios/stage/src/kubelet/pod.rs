@@ -234,7 +234,10 @@ impl PodWorker {
             };
             let has_files = !spec.sources.is_empty();
             let path = folder.clone();
+            // Held until the write is over: whoever removes the folder waits for that.
+            let shared = Arc::clone(&self.shared);
             let written = tokio::task::spawn_blocking(move || -> Result<_, VolumeWriteError> {
+                let _held = shared;
                 volume::create_folder(&path)?;
                 Ok(if has_files { atomic_writer::write(&path, &payload)? } else { None })
             });
