@@ -11,6 +11,9 @@
 //! for each process that shares mm: do_send_sig_info(SIGKILL, …);    → signal_generate, no mark
 //! ```
 //!
+//! With `memory.oom.group` it then does the same to each process of the group, the victim among them, which it
+//! signals again and does not mark again.
+//!
 //! So the pair is joined by the allocator's tid, never by a window of time, and the victim's `mm` is still
 //! there when it is marked. `mark_victim` alone means a task that was exiting already, which is no kill;
 //! the SIGKILL alone has many senders (the teardown of a pid namespace for one) and is no evidence.
@@ -83,6 +86,8 @@ fn killed_by_kernel(ctx: &RawTracePointContext, target: u64) {
         && before.mm == signal.mm
         && before.tgid != tgid
         && !is_exiting(sender)
+        // A group kill comes back to a sharer it has killed already, and then marks it: that is the pair.
+        && VICTIMS.get_ptr(tgid).is_none()
     {
         // The marked victim stays remembered: a further sharer may follow.
         emit(ctx, &signal, oom_role::SHARED_MM, before.tgid, signal.boot_ns);

@@ -139,13 +139,7 @@ impl Kernel {
             renames: formats.places(),
             mark_victim_passes: located.mark_victim_passes,
         };
-        let mut programs = EbpfLoader::new()
-            // The programs need no relocation, so the loader need not keep the kernel's types.
-            .btf(None)
-            .override_global("CONFIG", told.as_bytes(), true)
-            .map_max_entries("EVENTS", config.ring_bytes.get())
-            .load(OBJECT)
-            .map_err(object_error)?;
+        let mut programs = load_object(&told, config.ring_bytes)?;
         #[cfg(feature = "kernel-log")]
         super::diagnosis::start(&mut programs);
 
@@ -186,6 +180,17 @@ fn locate(config: &KernelConfig) -> Result<Located, LoadError> {
     Ok(located)
 }
 
+/// Makes the maps and relocates the programs, which are then loaded one by one.
+fn load_object(told: &Config, ring_bytes: NonZeroU32) -> Result<Ebpf, LoadError> {
+    EbpfLoader::new()
+        // The programs need no relocation, so the loader need not keep the kernel's types.
+        .btf(None)
+        .override_global("CONFIG", told.as_bytes(), true)
+        .map_max_entries("EVENTS", ring_bytes.get())
+        .load(OBJECT)
+        .map_err(object_error)
+}
+
 /// Sorts a failure of the whole object.
 fn object_error(error: EbpfError) -> LoadError {
     match hook::errno(&error) {
@@ -202,7 +207,11 @@ fn take_map(programs: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, L
 mod tests {
     use std::{fs, path::Path};
 
-    use super::{KernelConfig, LoadError, locate};
+    use aftertrace_ebpf_common::config::{Config, NO_OFFSET, RenameFormat, mark_victim_passes};
+    use aya::programs::Program;
+    use zerocopy::{FromBytes as _, IntoBytes as _};
+
+    use super::{KernelConfig, LoadError, load_object, locate};
 
     fn refused(btf_path: &Path) -> LoadError {
         let config = KernelConfig { btf_path: btf_path.to_path_buf(), ..KernelConfig::default() };
@@ -219,5 +228,40 @@ mod tests {
         let broken = folder.path().join("broken");
         fs::write(&broken, b"\x9f\xeb").unwrap();
         assert!(matches!(refused(&broken), LoadError::BadBtf { .. }));
+    }
+
+    /// The verifier sees the offsets as constants, so each missing one makes other programs of ours.
+    #[test]
+    fn the_kernel_takes_the_programs_whichever_fact_is_missing() {
+        let config = KernelConfig::default();
+        let located = match locate(&config) {
+            Ok(located) => located,
+            Err(error) => return println!("SKIPPED: {error}"),
+        };
+        let format =
+            RenameFormat { old_name: 24, new_name: 40, old_dfd: 16, new_dfd: 32, flags: 48, ret: 16 };
+        let passes = located.mark_victim_passes;
+        let told = Config { offsets: located.offsets, renames: [format; 3], mark_victim_passes: passes };
+        let without = (0..told.as_bytes().len()).step_by(4).map(|word| {
+            let mut bytes = told.as_bytes().to_vec();
+            bytes[word..word + 4].copy_from_slice(&NO_OFFSET.to_ne_bytes());
+            Config::read_from_bytes(&bytes).unwrap()
+        });
+        let older = Config { mark_victim_passes: mark_victim_passes::PID, ..told };
+        for lacking in without.chain([older]) {
+            let mut programs = match load_object(&lacking, config.ring_bytes) {
+                Ok(programs) => programs,
+                Err(error @ LoadError::NotPermitted(_)) => return println!("SKIPPED: {error}"),
+                Err(error) => panic!("{error}: {error:?}"),
+            };
+            for (name, program) in programs.programs_mut() {
+                let loaded = match program {
+                    Program::RawTracePoint(program) => program.load(),
+                    Program::TracePoint(program) => program.load(),
+                    other => panic!("{name} is of the unexpected type {:?}", other.prog_type()),
+                };
+                assert!(loaded.is_ok(), "{name} with {lacking:?}: {loaded:?}");
+            }
+        }
     }
 }
