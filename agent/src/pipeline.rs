@@ -130,7 +130,10 @@ impl Pipeline {
                 () = &mut stop => break,
                 record = inputs.records.recv(), if has_records => match record {
                     Some(record) => self.record(record).await,
-                    None => has_records = false,
+                    None => {
+                        has_records = false;
+                        self.lose_kernel();
+                    }
                 },
                 change = inputs.changes.recv(), if has_changes => match change {
                     Some(change) => self.change(change).await,
@@ -170,9 +173,7 @@ impl Pipeline {
         match record {
             Record::OomKill(kill) => {
                 if let Some(member) = self.episodes.assign(&kill) {
-                    let now = clock::now();
-                    self.pending.push(now, Waiting::Kill { kill, member });
-                    self.settle_pending(now).await;
+                    self.attribute(Waiting::Kill { kill, member }).await;
                 }
             }
             Record::Rename(rename) => self.rename(rename).await,
@@ -191,9 +192,7 @@ impl Pipeline {
                 self.parts.ledger.add("agent/volumes", GapReason::SwapRejected, at, 1, &detail);
             }
             Outcome::Swapped(swap) => {
-                let now = clock::now();
-                self.pending.push(now, Waiting::Swap { swap, rename });
-                self.settle_pending(now).await;
+                self.attribute(Waiting::Swap { swap, rename }).await;
             }
         }
     }
@@ -287,6 +286,18 @@ impl Pipeline {
                 self.parts.ledger.add_between(component, reason, (from, now), loss.count, detail);
             }
         }
+    }
+
+    /// Nothing reads the kernel's records any more, though hooks are attached.
+    fn lose_kernel(&mut self) {
+        if self.parts.kernel_losses.take().is_none() {
+            return;
+        }
+        for subject in &mut self.parts.subjects {
+            "none".clone_into(&mut subject.tier);
+            subject.missing.push("the kernel's records are read no more; restart the agent".to_owned());
+        }
+        self.count_missing_hooks(clock::now());
     }
 
     /// A subject that is not seen is a gap for as long as it is so.

@@ -53,7 +53,7 @@ pub(crate) async fn run(
         let now = clock::now();
         let change = match event {
             Err(error) => {
-                outage.failed(&error, now, &health);
+                outage.failed(&error, now, &health, &ledger);
                 continue;
             }
             Ok(watcher::Event::Init) => {
@@ -95,17 +95,20 @@ pub(crate) async fn run(
 struct Outage {
     /// When the watch last worked, before the present interruption or at all.
     last_good: Option<Timestamp>,
+    /// The last error of the present interruption; what was before it is counted.
     failed_since: Option<Timestamp>,
     has_listed: bool,
 }
 
 impl Outage {
-    fn failed(&mut self, error: &watcher::Error, now: Timestamp, health: &Health) {
+    fn failed(&mut self, error: &watcher::Error, now: Timestamp, health: &Health, ledger: &Ledger) {
         let text = crate::draft::text(&chain(error));
-        if self.failed_since.is_none() {
-            warn!(error = %text, "the pod watch is interrupted; trying again");
-            self.failed_since = Some(now);
+        match self.failed_since {
+            None => warn!(error = %text, "the pod watch is interrupted; trying again"),
+            // Told while it lasts: an answer given meanwhile must show it.
+            Some(since) => count(ledger, since, now),
         }
+        self.failed_since = Some(now);
         health.send_replace(format!(
             "down: {text}; check that the API server is reachable and that the agent may list and watch pods"
         ));
@@ -115,8 +118,7 @@ impl Outage {
     fn resumed(&mut self, now: Timestamp, health: &Health, ledger: &Ledger) {
         if let Some(since) = self.failed_since.take() {
             info!("the pod watch works again");
-            let detail = "the API server could not be watched; states between may be missing";
-            ledger.add_between(COMPONENT, GapReason::WatchDown, (since, now), 0, detail);
+            count(ledger, since, now);
         }
         self.last_good = Some(now);
         health.send_if_modified(|held| {
@@ -138,6 +140,11 @@ impl Outage {
         }
         self.has_listed = true;
     }
+}
+
+fn count(ledger: &Ledger, since: Timestamp, now: Timestamp) {
+    let detail = "the API server could not be watched; states between may be missing";
+    ledger.add_between(COMPONENT, GapReason::WatchDown, (since, now), 0, detail);
 }
 
 /// An error with its causes on one line.

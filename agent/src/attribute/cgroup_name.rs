@@ -138,7 +138,7 @@ fn cgroupfs<'p, 'n>(path: &'p [&'n str]) -> Option<(CgroupUid, &'p [&'n str])> {
 fn systemd<'p, 'n>(path: &'p [&'n str], prefix: &str) -> Option<(CgroupUid, &'p [&'n str])> {
     let stem = |name: &'n str| name.strip_suffix(".slice")?.strip_prefix(prefix)?.strip_prefix("kubepods");
     let (top, rest) = path.split_first()?;
-    if stem(top)? != "" {
+    if !stem(top)?.is_empty() {
         return None;
     }
     let (class, pod, members) = match rest {

@@ -5,6 +5,7 @@ use aftertrace_model::{Event, GapReason, Occurrence, Timestamp};
 use super::{Pipeline, Waiting};
 use crate::attribute::cgroup_name::{Cgroup, CgroupUid, ContainerId, components};
 use crate::attribute::pending::Patience;
+use crate::clock;
 use crate::draft;
 use crate::episode::{self, Member, Role};
 use crate::kernel::{OomKill, Rename};
@@ -33,28 +34,26 @@ enum ReadFrom {
 }
 
 impl Pipeline {
+    /// Emits a new fact, or keeps it until its pod is known.
+    pub(super) async fn attribute(&mut self, waiting: Waiting) {
+        if !self.try_emit(&waiting, Patience::Wait).await {
+            self.pending.push(clock::now(), waiting);
+        }
+    }
+
     /// Emits what can be attributed now, and what can wait no longer.
     pub(super) async fn settle_pending(&mut self, now: Timestamp) {
         for (since, patience, waiting) in self.pending.take(now) {
-            let kept = match waiting {
-                Waiting::Kill { kill, member } => {
-                    if self.try_kill(&kill, member, patience).await {
-                        None
-                    } else {
-                        Some(Waiting::Kill { kill, member })
-                    }
-                }
-                Waiting::Swap { swap, rename } => {
-                    if self.try_swap(&swap, &rename, patience).await {
-                        None
-                    } else {
-                        Some(Waiting::Swap { swap, rename })
-                    }
-                }
-            };
-            if let Some(waiting) = kept {
+            if !self.try_emit(&waiting, patience).await {
                 self.pending.put_back(since, waiting);
             }
+        }
+    }
+
+    async fn try_emit(&mut self, waiting: &Waiting, patience: Patience) -> bool {
+        match waiting {
+            Waiting::Kill { kill, member } => self.try_kill(kill, *member, patience).await,
+            Waiting::Swap { swap, rename } => self.try_swap(swap, rename, patience).await,
         }
     }
 

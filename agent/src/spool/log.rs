@@ -161,10 +161,8 @@ impl Log {
 
     fn roll(&mut self, first: u64, now: Timestamp) -> io::Result<()> {
         self.active = None;
-        if self.segments.back().is_some_and(|s| s.bytes == 0) {
-            if let Some(empty) = self.segments.pop_back() {
-                std::fs::remove_file(empty.path)?;
-            }
+        if let Some(empty) = self.segments.pop_back_if(|s| s.bytes == 0) {
+            std::fs::remove_file(empty.path)?;
         }
         let path = self.dir.join(format!("{first:020}.spool"));
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     fn record(n: u64) -> Record {
-        Record { reserved: n, acked: n / 2, alive: Timestamp::from_micros(7), is_clean: n % 2 == 0 }
+        Record { reserved: n, acked: n / 2, alive: Timestamp::from_micros(7), is_clean: n.is_multiple_of(2) }
     }
 
     #[test]

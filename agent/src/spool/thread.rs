@@ -39,11 +39,21 @@ const BATCH_BYTES: usize = 512 * 1024;
 const COMPONENT: &str = "agent/spool";
 
 enum Command {
-    Append(Entry),
-    Read { from: u64, items_max: usize, reply: oneshot::Sender<Option<Batch>> },
-    Ack { through: u64, items: u64 },
+    /// Boxed: the others are small, and the queue is long.
+    Append(Box<Entry>),
+    Read {
+        from: u64,
+        items_max: usize,
+        reply: oneshot::Sender<Option<Batch>>,
+    },
+    Ack {
+        through: u64,
+        items: u64,
+    },
     Tick,
-    Close { clean: bool },
+    Close {
+        clean: bool,
+    },
 }
 
 /// Consecutive items.
@@ -165,7 +175,7 @@ impl Writer {
         let sequence = self.next;
         // Both end only with the thread, which ends only after `close`.
         let _ = self.progress.wait_for(|p| p.reserved > sequence).await;
-        let _ = self.commands.send(Command::Append((sequence, item))).await;
+        let _ = self.commands.send(Command::Append(Box::new((sequence, item)))).await;
         self.next += 1;
         sequence
     }
@@ -228,7 +238,7 @@ impl Owner {
             let mut next = Some(first);
             while let Some(command) = next {
                 match command {
-                    Command::Append(entry) => group.push(entry),
+                    Command::Append(entry) => group.push(*entry),
                     other => others.push(other),
                 }
                 next = (group.len() < GROUP_ITEMS_MAX).then(|| queue.try_recv().ok()).flatten();

@@ -20,7 +20,7 @@ fn check(trace: &str, expected: &[&str], health_after: &str) {
     let mut outage = Outage::default();
     for (second, what) in (1..).zip(trace.chars()) {
         match what {
-            'f' => outage.failed(&error(), at(second), &health),
+            'f' => outage.failed(&error(), at(second), &health, &ledger),
             'l' => outage.listed(at(second), &health, &ledger),
             _ => outage.resumed(at(second), &health, &ledger),
         }
@@ -40,7 +40,7 @@ fn check(trace: &str, expected: &[&str], health_after: &str) {
 fn interruptions_are_counted_from_their_first_error() {
     check("leee", &[], "ok");
     check("leffe", &["watch_down 3-5"], "ok");
-    check("leff", &[], "down: ");
+    check("leff", &["watch_down 3-4"], "down: ");
     check("ffle", &["watch_down 1-3"], "ok");
 }
 
