@@ -8,6 +8,10 @@ use aftertrace_model::{Event, Gap, GapReason, Kind};
 use tonic::Code;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use uuid::Uuid;
 
 use crate::harness::{Bearer, Setup, event, items, now, oom_story, timeline, why};
@@ -172,7 +176,25 @@ async fn readers_need_their_token_and_health_needs_none() {
     let service = "aftertrace.v1.Memory".to_owned();
     let health = HealthClient::new(channel).check(HealthCheckRequest { service }).await.expect("open to all");
     assert_eq!(health.into_inner().status(), ServingStatus::Serving);
+    let services = reflected_services(setup.client().channel().await).await;
+    for service in ["aftertrace.v1.Ingest", "aftertrace.v1.Memory", "grpc.health.v1.Health"] {
+        assert!(services.iter().any(|s| s == service), "{service} is not in {services:?}");
+    }
     setup.stop().await;
+}
+
+async fn reflected_services(channel: tonic::transport::Channel) -> Vec<String> {
+    let question = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = ServerReflectionClient::new(channel);
+    let answers = client.server_reflection_info(tokio_stream::iter([question])).await.expect("open to all");
+    let answer = answers.into_inner().message().await.expect("an answer").expect("one");
+    match answer.message_response.expect("content") {
+        MessageResponse::ListServicesResponse(list) => list.service.into_iter().map(|s| s.name).collect(),
+        other => panic!("no list but {other:?}"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -173,6 +173,9 @@ async fn a_pods_state_is_kept_without_what_a_person_typed_into_it() {
     let earlier_state = earlier.version.expect("known").state;
     assert!(earlier_state.contains("\"phase\":\"Running\""), "{earlier_state}");
     assert_eq!(earlier.valid_to_us, Some(failed.valid_from_us));
+    let well =
+        memory.clone().why(crate::harness::why("checkout")).await.expect("the pod is known").into_inner();
+    assert!(well.anchor_id.is_empty() && well.no_cause_because.starts_with("no failure"), "{well:?}");
     cluster.remove(Resource::Pods, &key).expect("removed");
     eventually("the deletion is told", || {
         let mut memory = memory.clone();
