@@ -245,10 +245,12 @@ async fn a_process_that_shares_the_victims_memory_dies_with_it_and_says_so() {
         observer
             .next(|record| match record {
                 Record::OomKill(kill) if kill.levels.first()?.kernfs_id == Some(own) => {
-                    Some(kills.push(*kill))
+                    kills.push(*kill);
+                    Some(())
                 }
                 Record::Exit(exit) if kills.iter().any(|kill| kill.victim.tgid == exit.task.tgid) => {
-                    Some(exits.push(exit))
+                    exits.push(exit);
+                    Some(())
                 }
                 _ => None,
             })
