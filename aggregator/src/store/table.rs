@@ -242,11 +242,6 @@ pub(super) fn day_of(at: Timestamp) -> i64 {
     day_of_ms(at.as_micros().div_euclid(1_000))
 }
 
-/// The first millisecond of a day.
-pub(super) fn day_start_ms(day: i64) -> i64 {
-    day.saturating_mul(DAY_US / 1_000)
-}
-
 /// `YYYY-MM-DD`.
 pub(super) fn date(day: i64) -> String {
     let midnight = Timestamp::from_micros(day.saturating_mul(DAY_US)).to_string();

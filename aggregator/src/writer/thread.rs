@@ -110,6 +110,8 @@ impl Main {
                     self.take(group);
                 }
                 () = tokio::time::sleep_until(self.due.into()), if !idle && !self.flusher.busy => {}
+                // A flusher that begins to fail must not keep submitters waiting without an answer.
+                () = tokio::time::sleep(FLUSH_EVERY), if self.is_full() => {}
             }
             self.hand_over();
             if !waiting.is_empty() {

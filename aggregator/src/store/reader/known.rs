@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Reader;
 use crate::store::manifest::{Manifest, Segment};
 use crate::store::rows::day_of_id;
-use crate::store::{StoreError, Table, table};
+use crate::store::{StoreError, Table};
 
 /// Ids in one `IN` list: keeps a statement below some 50 KB.
 const IN_LIST_MAX: usize = 1_000;
@@ -19,7 +19,7 @@ pub(crate) type EdgeId = (EventId, EventId, String);
 /// The identity of a version: uid, resourceVersion, and whether it is the deletion.
 pub(crate) type VersionId = (String, String, bool);
 
-/// What lies in the newest partitions of a table.
+/// The newest rows of a table.
 #[derive(Debug)]
 pub(crate) struct Newest<T> {
     /// The identities.
@@ -78,34 +78,50 @@ impl Reader {
         Ok(known)
     }
 
-    /// Ids of the newest partitions that together hold at least `rows` events, or all.
+    /// Ids of the newest events, `rows` of them or all.
     pub(crate) fn newest_events(&self, rows: u64) -> Result<Newest<EventId>, StoreError> {
-        let since = newest_days(&self.manifest(), Table::Events, rows);
-        let scan = self.scan(Table::Events, |s| since.is_none_or(|day| s.day >= day));
-        let ids = self.ids(&format!("SELECT event_id::VARCHAR FROM {scan}"), "read event ids")?;
-        Ok(Newest { ids: ids.into_iter().map(EventId).collect(), since_ms: since.map(table::day_start_ms) })
+        let (scan, tail) = self.newest(Table::Events, "event_id", rows);
+        let ids = self.ids(&format!("SELECT event_id::VARCHAR FROM {scan} {tail}"), "read event ids")?;
+        let ids: Vec<EventId> = ids.into_iter().map(EventId).collect();
+        let oldest = ids.iter().min().map(|id| id.unix_ms());
+        Ok(self.newest_of(Table::Events, ids, oldest))
     }
 
     /// As [`Reader::newest_events`], for edges by their effects.
     pub(crate) fn newest_edges(&self, rows: u64) -> Result<Newest<EdgeId>, StoreError> {
-        let since = newest_days(&self.manifest(), Table::Edges, rows);
-        let scan = self.scan(Table::Edges, |s| since.is_none_or(|day| s.day >= day));
-        Ok(Newest { ids: self.edge_ids(&scan, "")?, since_ms: since.map(table::day_start_ms) })
+        let (scan, tail) = self.newest(Table::Edges, "effect_id", rows);
+        let ids = self.edge_ids(&scan, &tail)?;
+        let oldest = ids.iter().map(|(_, effect, _)| effect.unix_ms()).min();
+        Ok(self.newest_of(Table::Edges, ids, oldest))
     }
 
     /// As [`Reader::newest_events`], for versions of objects.
     pub(crate) fn newest_versions(&self, rows: u64) -> Result<Newest<VersionId>, StoreError> {
-        let since = newest_days(&self.manifest(), Table::Objects, rows);
-        let scan = self.scan(Table::Objects, |s| since.is_none_or(|day| s.day >= day));
-        Ok(Newest { ids: self.version_ids(&scan, "", &[])?, since_ms: since.map(table::day_start_ms) })
+        let (scan, tail) = self.newest(Table::Objects, "valid_from", rows);
+        let ids = self.version_ids(&scan, &tail, &[])?;
+        Ok(self.newest_of(Table::Objects, ids, Some(i64::MAX)))
     }
 
     /// As [`Reader::newest_events`], for gaps.
     pub(crate) fn newest_gaps(&self, rows: u64) -> Result<Newest<Uuid>, StoreError> {
-        let since = newest_days(&self.manifest(), Table::Gaps, rows);
-        let scan = self.scan(Table::Gaps, |s| since.is_none_or(|day| s.day >= day));
-        let ids = self.ids(&format!("SELECT gap_id::VARCHAR FROM {scan}"), "read gap ids")?;
-        Ok(Newest { ids, since_ms: since.map(table::day_start_ms) })
+        let (scan, tail) = self.newest(Table::Gaps, "missing_from", rows);
+        let ids = self.ids(&format!("SELECT gap_id::VARCHAR FROM {scan} {tail}"), "read gap ids")?;
+        Ok(self.newest_of(Table::Gaps, ids, Some(i64::MAX)))
+    }
+
+    /// The partitions that hold the newest rows by `column`, and the end of a query that takes those.
+    fn newest(&self, table: Table, column: &str, rows: u64) -> (String, String) {
+        let first = newest_days(&self.manifest(), table, rows);
+        let scan = self.scan(table, |s| first.is_none_or(|day| s.day >= day));
+        (scan, format!("ORDER BY {column} DESC LIMIT {rows}"))
+    }
+
+    /// Says from when on the rows are all there: from the millisecond after the oldest one, unless none is
+    /// missing, as more rows of that one may have been cut off.
+    fn newest_of<T>(&self, table: Table, ids: Vec<T>, oldest_ms: Option<i64>) -> Newest<T> {
+        let all = ids.len() as u64 == self.manifest().rows(table);
+        let since_ms = if all { None } else { oldest_ms.map(|ms| ms.saturating_add(1)) };
+        Newest { ids, since_ms }
     }
 
     /// The latest `limit` events of some kinds, or of all, that happened at or after `since`; oldest first.
