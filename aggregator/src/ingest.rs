@@ -1,6 +1,6 @@
 //! `Ingest.Stream`: what agents send → the writer → acknowledgements.
 //!
-//! One task per stream reads batches, has them [`batch`]-sorted and submitted, and acknowledges in the order
+//! One task per stream reads batches, has them `batch`-sorted and submitted, and acknowledges in the order
 //! of arrival once everything of a batch is durable. A fact about a pod that our watch has not confirmed yet
 //! is held back and keeps the acknowledgements behind it waiting, not the facts behind it. What is in flight
 //! is bounded: past the bound the stream is not read, and HTTP/2 slows the agent down.

@@ -1,8 +1,8 @@
 //! The cluster's objects as they change: API server → object versions, `config_changed`, `object_deleted`.
 //!
-//! Each watched kind has its own file with the fields that are kept ([`pod`], [`config_map`]) and its own
-//! [`follow`] task; the [`ledger`] turns looks into rows, [`placement`] holds what agents' claims are checked
-//! against, [`health`] what `aft status` shows.
+//! Each watched kind has its own file with the fields that are kept (`pod`, `config_map`) and its own
+//! `follow` task; the `ledger` turns looks into rows, `placement` holds what agents' claims are checked
+//! against, `health` what `aft status` shows.
 
 mod config_map;
 mod diff;
