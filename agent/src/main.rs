@@ -1,13 +1,26 @@
 //! Parses, builds, runs and drains.
 
+use std::process::ExitCode;
+
 use aftertrace_agent::{Args, Config, run};
 use anyhow::{Context, Result};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-fn main() -> Result<()> {
-    let config = Config::try_from(Args::parse())?;
+fn main() -> ExitCode {
+    match serve(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, with what was tried and the remedy; a backtrace helps nobody who runs it.
+            eprintln!("aftertrace-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(args: Args) -> Result<()> {
+    let config = Config::try_from(args)?;
     let filter = EnvFilter::try_from_env("AFTERTRACE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     // One thread: the agent is idle nearly always, and then it should be small.

@@ -5,11 +5,13 @@
 //! takes nothing, from memory.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aftertrace_api::proto::Item;
 use aftertrace_model::{GapReason, Timestamp};
 use prost::Message;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -34,6 +36,11 @@ const ITEM_BYTES_MAX: usize = 256 * 1024;
 
 /// Bytes after which no further frame is added to a batch.
 const BATCH_BYTES: usize = 512 * 1024;
+
+/// How long an agent that ends may hold the spool: the kernel takes its programs down before it lets go of
+/// its files, which takes some ten milliseconds. And how often to look.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// The component named in gaps.
 const COMPONENT: &str = "agent/spool";
@@ -113,8 +120,8 @@ pub(crate) fn start(
     std::fs::create_dir_all(dir).map_err(failed("create", dir))?;
     let lock_path = dir.join("lock");
     let lock = std::fs::File::create(&lock_path).map_err(failed("create", &lock_path))?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-        rustix::io::Errno::WOULDBLOCK => SpoolError::Locked { dir: dir.clone() },
+    wait_for_lock(&lock).map_err(|error| match error {
+        Errno::WOULDBLOCK => SpoolError::Locked { dir: dir.clone() },
         error => failed("lock", &lock_path)(error.into()),
     })?;
     let spool_id = state::id(dir, !segment_paths(dir)?.is_empty())?;
@@ -157,6 +164,17 @@ pub(crate) fn start(
         .map_err(failed("start a thread for", dir))?;
     let reader = Reader { spool_id, commands: commands.clone(), progress: progress.clone() };
     Ok((Writer { spool_id, next, commands, progress, ended }, reader, recovered))
+}
+
+/// Takes the lock, with patience for an agent that was killed and is not gone yet.
+fn wait_for_lock(lock: &std::fs::File) -> Result<(), Errno> {
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(LOCK_POLL),
+            result => return result,
+        }
+    }
 }
 
 impl Writer {
