@@ -15,7 +15,7 @@ use rand::Rng;
 use tokio::sync::{mpsc, watch};
 use tonic::Code;
 use tonic::transport::Uri;
-use tracing::{error, info, warn};
+use tracing::{debug, error, warn};
 
 use crate::draft::Origin;
 use crate::spool::Reader;
@@ -141,15 +141,19 @@ pub(crate) async fn run(target: Target, origin: Origin, spool: Reader, mut besid
         let text = chain(&failure);
         if told.as_ref() != Some(&text) {
             match failure.remedy() {
-                Some(remedy) => error!(error = %text, remedy, "the aggregator refuses us; trying on"),
+                Some(remedy) => {
+                    error!(error = %text, remedy, "no stream to the aggregator until this is mended; trying on")
+                }
                 None => warn!(error = %text, "no stream to the aggregator; items wait in the spool"),
             }
             told = Some(text);
         }
-        let pause = if failure.remedy().is_some() { REFUSED_WAIT } else { jittered(wait) };
+        // A file of ours costs nothing to read again, and may be on its way.
+        let is_refused = failure.remedy().is_some() && matches!(failure, ExportError::Stream(_));
+        let pause = if is_refused { REFUSED_WAIT } else { jittered(wait) };
         wait = (wait * 2).min(BACKOFF_MAX);
         tokio::time::sleep(pause).await;
-        info!(address = %target.address, "connecting to the aggregator");
+        debug!(address = %target.address, "connecting to the aggregator");
     }
 }
 

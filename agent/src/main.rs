@@ -8,6 +8,10 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// What is logged unless `AFTERTRACE_LOG` says otherwise. The API client's own lines repeat, at each try, what
+/// the watch says once.
+const LOGGED: &str = "info,kube_client=off";
+
 fn main() -> ExitCode {
     match serve(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -21,7 +25,7 @@ fn main() -> ExitCode {
 
 fn serve(args: Args) -> Result<()> {
     let config = Config::try_from(args)?;
-    let filter = EnvFilter::try_from_env("AFTERTRACE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("AFTERTRACE_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     // One thread: the agent is idle nearly always, and then it should be small.
     let runtime =
