@@ -7,6 +7,7 @@ mod crash;
 mod kernel_log;
 mod kills;
 mod once;
+mod replay;
 mod rig;
 mod sql;
 mod swaps;

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aftertrace_api::proto::memory_client::MemoryClient;
+use aftertrace_stage::api::ApiServer;
 use aftertrace_stage::kubelet::Pace;
 use aftertrace_stage::{Stage, StageConfig, StageError};
 use serde_json::Value;
@@ -48,11 +49,21 @@ impl Drop for Program {
     }
 }
 
-/// The stage and the two programs.
+/// What the two programs are told of the node they are on.
+struct Ground {
+    /// For their files; holds the kubeconfig.
+    folder: PathBuf,
+    node: String,
+    cgroup_root: String,
+    kubelet_root: PathBuf,
+}
+
+/// A stage, or an API server alone, and the two programs on it.
 pub(crate) struct Rig {
     agent: Option<Program>,
     aggregator: Option<Program>,
     address: String,
+    ground: Ground,
     stage: Option<Stage>,
     _alone: MutexGuard<'static, ()>,
 }
@@ -70,14 +81,36 @@ impl Rig {
             Err(error) => panic!("the stage does not start: {error}"),
         };
         stage.write_kubeconfig().expect("the run's folder is writable");
-        let port = TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound").port();
-        let mut rig = Self {
-            agent: None,
-            aggregator: None,
-            address: format!("127.0.0.1:{port}"),
-            stage: Some(stage),
-            _alone: alone,
+        let ground = Ground {
+            folder: stage.folder().to_owned(),
+            node: stage.node().to_owned(),
+            cgroup_root: stage.cgroup_root(),
+            kubelet_root: stage.kubelet_root().to_owned(),
         };
+        let rig = Self::on(ground, Some(stage), alone).await;
+        rig.wait_for("the agent's hooks", async |rig| rig.agent_is_watching().await.then_some(())).await;
+        Some(rig)
+    }
+
+    /// Both programs on a bare API server, as on a node whose kernel is another's: all evidence is the API's.
+    /// `folder` is theirs and outlives the rig.
+    pub(crate) async fn on_api(server: &ApiServer, node: &str, folder: &Path) -> Self {
+        let alone = ONE_AT_A_TIME.lock().await;
+        std::fs::write(folder.join("kubeconfig"), server.kubeconfig()).expect("the folder is writable");
+        let ground = Ground {
+            folder: folder.to_owned(),
+            node: node.to_owned(),
+            cgroup_root: "/aftertrace-no-such-cgroup".to_owned(),
+            kubelet_root: folder.join("kubelet"),
+        };
+        std::fs::create_dir_all(&ground.kubelet_root).expect("the folder is writable");
+        Self::on(ground, None, alone).await
+    }
+
+    async fn on(ground: Ground, stage: Option<Stage>, alone: MutexGuard<'static, ()>) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound").port();
+        let address = format!("127.0.0.1:{port}");
+        let mut rig = Self { agent: None, aggregator: None, address, ground, stage, _alone: alone };
         rig.start_aggregator();
         rig.wait_for("the aggregator's certificate and tokens", async |rig| {
             ["tls/ca.crt", "tokens/agent.token", "tokens/reader.token"]
@@ -87,39 +120,38 @@ impl Rig {
         })
         .await;
         rig.start_agent();
-        rig.wait_for("the agent's hooks", async |rig| rig.agent_is_watching().await.then_some(())).await;
-        Some(rig)
+        rig
     }
 
     /// The stage.
     pub(crate) fn stage(&self) -> &Stage {
-        self.stage.as_ref().expect("only `stop` takes it")
+        self.stage.as_ref().expect("a test that asks for it has started one, and only `stop` takes it")
     }
 
     /// The aggregator's data directory.
     pub(crate) fn data(&self) -> PathBuf {
-        self.stage().folder().join("data")
+        self.ground.folder.join("data")
     }
 
     /// Starts the aggregator.
     pub(crate) fn start_aggregator(&mut self) {
         let mut command = self.program("aftertrace-aggregator");
         command.args(["--listen", &self.address]).arg("--data").arg(self.data());
-        command.arg("--kubeconfig").arg(self.stage().folder().join("kubeconfig"));
+        command.arg("--kubeconfig").arg(self.ground.folder.join("kubeconfig"));
         self.aggregator = Some(Program(command.spawn().expect("the program was built")));
     }
 
     /// Starts the agent.
     pub(crate) fn start_agent(&mut self) {
-        let stage = self.stage();
+        let ground = &self.ground;
         let mut command = self.program("aftertrace-agent");
-        command.args(["--node", stage.node(), "--cgroup-root", &stage.cgroup_root()]);
+        command.args(["--node", &ground.node, "--cgroup-root", &ground.cgroup_root]);
         command.args(["--aggregator", &format!("https://{}", self.address)]);
         command.arg("--ca").arg(self.data().join("tls/ca.crt"));
         command.arg("--token-file").arg(self.data().join("tokens/agent.token"));
-        command.arg("--kubeconfig").arg(stage.folder().join("kubeconfig"));
-        command.arg("--kubelet-root").arg(stage.kubelet_root());
-        command.arg("--spool").arg(stage.folder().join("spool"));
+        command.arg("--kubeconfig").arg(ground.folder.join("kubeconfig"));
+        command.arg("--kubelet-root").arg(&ground.kubelet_root);
+        command.arg("--spool").arg(ground.folder.join("spool"));
         command.arg("--kubelet-pid").arg(std::process::id().to_string());
         self.agent = Some(Program(command.spawn().expect("the program was built")));
     }
@@ -215,7 +247,7 @@ impl Rig {
         ["aftertrace-agent", "aftertrace-aggregator"]
             .iter()
             .map(|name| {
-                let log = std::fs::read_to_string(self.stage().folder().join(format!("{name}.log")));
+                let log = std::fs::read_to_string(self.ground.folder.join(format!("{name}.log")));
                 let log = log.unwrap_or_default();
                 let lines: Vec<&str> = log.lines().rev().take(15).collect();
                 format!("-- {name}\n{}\n", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
@@ -229,7 +261,7 @@ impl Rig {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
-            .open(self.stage().folder().join(format!("{name}.log")))
+            .open(self.ground.folder.join(format!("{name}.log")))
             .expect("the run's folder is writable");
         let mut command = Command::new(path);
         command.args(["--cluster", CLUSTER]).stdin(Stdio::null());
