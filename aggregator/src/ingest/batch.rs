@@ -11,11 +11,9 @@ use prost::Message as _;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::clock::AHEAD_US_MAX;
 use crate::watch::{Claim, Placements};
 use crate::writer::Facts;
-
-/// How far a clock may run ahead: nodes of a working cluster differ by far less.
-const AHEAD_US_MAX: i64 = 3_600_000_000;
 
 /// Largest item: fifty times what our largest record takes.
 const ITEM_BYTES_MAX: usize = 256 * 1024;

@@ -6,6 +6,7 @@ use aftertrace_model::Timestamp;
 use super::as_of;
 use super::error::{AskError, limit, name, time};
 use super::recall::Recall;
+use crate::clock::AHEAD_US_MAX;
 
 const LIMIT_DEFAULT: u32 = 200;
 const LIMIT_MAX: u32 = 10_000;
@@ -24,8 +25,9 @@ pub(super) fn answer(
     if !request.pod.is_empty() {
         name("pod", &request.pod)?;
     }
-    let until = request.until_us.map_or(Ok(now), |us| time("until", us))?;
-    let day_before = until.plus_micros(-WINDOW_DEFAULT_US);
+    // A node whose clock is ahead has told facts of a time that is still to come here; they belong to now.
+    let until = request.until_us.map_or(Ok(now.plus_micros(AHEAD_US_MAX)), |us| time("until", us))?;
+    let day_before = until.min(now).plus_micros(-WINDOW_DEFAULT_US);
     let since = request.since_us.map_or(Ok(day_before), |us| time("since", us))?;
     if since > until {
         let problem = format!("is {since}, after until ({until})");
@@ -42,7 +44,7 @@ pub(super) fn answer(
     }
     // What was left out by the limit is not asked about: the gaps are those of what is shown.
     let shown_from = events.first().filter(|_| truncated).map_or(since, |e| e.occurred.at);
-    let gaps = recall.gaps_between(shown_from, until, None, now)?;
+    let gaps = recall.gaps_between(shown_from, until.min(now).max(shown_from), None, now)?;
     let nodes: std::collections::BTreeSet<_> = events.iter().filter_map(|e| e.node.as_deref()).collect();
     let concerns = |gap: &&aftertrace_model::Gap| {
         pod.is_none() || gap.node.as_deref().is_none_or(|node| nodes.is_empty() || nodes.contains(node))

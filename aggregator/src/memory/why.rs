@@ -15,6 +15,7 @@ use super::error::{AskError, name};
 use super::recall::Recall;
 use super::{as_of, chain, no_cause};
 use crate::agents::Agents;
+use crate::clock::AHEAD_US_MAX;
 
 const DEPTH_DEFAULT: u32 = 8;
 const DEPTH_MAX: u32 = 64;
@@ -124,7 +125,7 @@ fn newest(
 ) -> Result<Newest, AskError> {
     let mut found = Newest::default();
     // Facts may be up to an hour ahead of our clock.
-    let mut until = now.plus_micros(3_600_000_000);
+    let mut until = now.plus_micros(AHEAD_US_MAX);
     for _ in 0..PAGES_MAX {
         let page = recall.pod_events(namespace, Some(pod), since, until, PAGE_EVENTS)?;
         found.failure = page.iter().rev().find(|e| is_failure(e)).cloned();
@@ -157,7 +158,7 @@ fn nothing_failed(
     now: Timestamp,
 ) -> Result<proto::WhyResponse, AskError> {
     let (namespace, pod) = (request.namespace.as_str(), request.pod.as_str());
-    let far = now.plus_micros(3_600_000_000);
+    let far = now.plus_micros(AHEAD_US_MAX);
     let object = recall.object_at("Pod", namespace, pod, far)?;
     let events = recall.pod_events(namespace, Some(pod), Timestamp::default(), far, 1)?;
     let since = match (&object, events.first()) {

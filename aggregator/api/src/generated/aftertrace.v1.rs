@@ -850,7 +850,7 @@ pub struct TimelineRequest {
     /// From, microseconds since the Unix epoch; absent means 24 h before `until`.
     #[prost(int64, optional, tag = "3")]
     pub since_us: ::core::option::Option<i64>,
-    /// To, microseconds since the Unix epoch; absent means now.
+    /// To, microseconds since the Unix epoch; absent means now, and what clocks ahead of the aggregator's told.
     #[prost(int64, optional, tag = "4")]
     pub until_us: ::core::option::Option<i64>,
     /// Most events, the latest win; 0 means 200, the maximum is 10,000.
