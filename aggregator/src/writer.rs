@@ -7,6 +7,7 @@
 
 mod commit;
 mod dedupe;
+mod evictions;
 mod flush;
 mod start;
 mod state;
@@ -144,17 +145,18 @@ impl Writer {
         store: Store,
         on_commit: impl FnMut(&Committed) + Send + 'static,
     ) -> Result<WriterHandle, StoreError> {
-        Self::spawn_at(store, now, Box::new(on_commit))
+        Self::spawn_at(store, now, ENGINE_FACTS, Box::new(on_commit))
     }
 
     fn spawn_at(
         store: Store,
         clock: Clock,
+        engine_facts: usize,
         on_commit: Box<dyn FnMut(&Committed) + Send>,
     ) -> Result<WriterHandle, StoreError> {
         let (shared, reader) = store.into_parts();
         let state = Arc::new(State::default());
-        let core = start::start(&shared, reader, Arc::clone(&state), clock, on_commit)?;
+        let core = start::start(&shared, reader, Arc::clone(&state), clock, engine_facts, on_commit)?;
         let (commands, queue) = mpsc::channel(QUEUE_SUBMISSIONS);
         thread::spawn(shared, core, queue)?;
         Ok(WriterHandle { commands, state })
@@ -199,3 +201,6 @@ impl WriterHandle {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,29 @@ pub enum Derived {
     Retraction(Retraction),
 }
 
+/// Facts that left the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    /// How many.
+    pub count: u64,
+    /// The first instant at which one of them may have happened.
+    pub from: Timestamp,
+    /// The last instant at which one of them may have happened.
+    pub to: Timestamp,
+}
+
+impl Evicted {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            count: self.count.saturating_add(other.count),
+            from: self.from.min(other.from),
+            to: self.to.max(other.to),
+        }
+    }
+}
+
 /// The engine of one owner.
 #[derive(Debug)]
 pub struct Engine {
@@ -32,7 +55,7 @@ pub struct Engine {
     effects: HashMap<(usize, JoinKey), Vec<EventId>>,
     /// The chosen cause of each effect, for rules that choose.
     chosen: HashMap<(usize, EventId), EventId>,
-    evicted: u64,
+    evicted: Option<Evicted>,
 }
 
 impl Engine {
@@ -47,7 +70,7 @@ impl Engine {
             causes: HashMap::new(),
             effects: HashMap::new(),
             chosen: HashMap::new(),
-            evicted: 0,
+            evicted: None,
         }
     }
 
@@ -91,9 +114,14 @@ impl Engine {
         settle(out)
     }
 
-    /// Facts dropped from the window since the last call: they can cause nothing more.
+    /// How many facts were dropped from the window since the last call: they can cause nothing more.
     pub fn take_evicted(&mut self) -> u64 {
-        std::mem::take(&mut self.evicted)
+        self.take_evictions().map_or(0, |evicted| evicted.count)
+    }
+
+    /// What was dropped from the window since the last call, with its time; `None` if nothing was.
+    pub fn take_evictions(&mut self) -> Option<Evicted> {
+        self.evicted.take()
     }
 
     /// Facts in the window.
@@ -137,7 +165,9 @@ impl Engine {
     fn evict_oldest(&mut self) {
         let Some((_, id)) = self.by_time.pop_first() else { return };
         let Some(event) = self.facts.remove(&id) else { return };
-        self.evicted += 1;
+        let (from, to) = (event.occurred.earliest, event.occurred.latest);
+        let one = Evicted { count: 1, from, to };
+        self.evicted = Some(self.evicted.map_or(one, |evicted| evicted.and(one)));
         for (index, rule) in self.rules.iter().enumerate() {
             for (side, key) in [
                 (&mut self.causes, (rule.cause == event.kind).then(|| (rule.cause_key)(&event)).flatten()),

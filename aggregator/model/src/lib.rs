@@ -24,7 +24,7 @@ pub mod time;
 
 pub use config::Content;
 pub use edge::{Edge, EdgeKey, Evidence, Grade, Retraction};
-pub use engine::{Derived, Engine};
+pub use engine::{Derived, Engine, Evicted};
 pub use event::{Attributes, Event, EventId, PodRef, Severity, Source, Workload};
 pub use gap::{Gap, GapReason};
 pub use kind::Kind;

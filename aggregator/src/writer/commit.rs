@@ -9,6 +9,7 @@ use aftertrace_model::{Derived, Engine, Timestamp};
 use prost::Message;
 
 use super::dedupe::{self, Dedupe, Old};
+use super::evictions::Evictions;
 use super::state::{State, Work};
 use super::{Accepted, Clock, Committed, Facts, Origin, Submission};
 use crate::store::{Reader, Rows, StoreError, Wal};
@@ -26,6 +27,9 @@ pub(super) struct Core {
     pub(super) wal: Wal,
     pub(super) dedupe: Dedupe,
     pub(super) engine: Engine,
+    pub(super) evictions: Evictions,
+    /// The cluster's name, for gaps that the writer itself reports.
+    pub(super) cluster: String,
     pub(super) on_commit: Box<dyn FnMut(&Committed) + Send>,
     pub(super) clock: Clock,
     pub(super) state: Arc<State>,
@@ -164,6 +168,10 @@ impl Core {
                     }
                 }
             }
+        }
+        let evicted = self.engine.take_evictions();
+        if origin == Origin::Live {
+            self.evictions.add(evicted);
         }
         (self.on_commit)(&committed);
         self.state.committed(position, Some(recorded_at));

@@ -12,8 +12,9 @@ use uuid::Builder;
 
 use super::commit::{Core, Pending};
 use super::dedupe::Dedupe;
+use super::evictions::Evictions;
 use super::state::{State, Work};
-use super::{Clock, Committed, ENGINE_FACTS, Facts, Origin};
+use super::{Clock, Committed, Facts, Origin};
 use crate::store::{Damage, Reader, Shared, StoreError};
 
 /// How far back history is told to the callback, from the newest fact.
@@ -30,13 +31,14 @@ pub(super) fn start(
     reader: Reader,
     state: Arc<State>,
     clock: Clock,
+    engine_facts: usize,
     mut on_commit: Box<dyn FnMut(&Committed) + Send>,
 ) -> Result<Core, StoreError> {
     let manifest = shared.manifest();
     state.committed(manifest.position, manifest.recorded_at);
     state.flushed(&manifest);
     let dedupe = Dedupe::load(&reader)?;
-    let engine = window(&reader)?;
+    let engine = window(&reader, engine_facts)?;
     tell_history(&reader, manifest.position, manifest.recorded_at, &mut on_commit)?;
     let pending = Pending {
         position: manifest.position,
@@ -45,7 +47,8 @@ pub(super) fn start(
     };
     // The end of the log is known after the replay; until then nothing is appended.
     let wal = shared.wal(manifest.position + 1);
-    let mut core = Core { reader, wal, dedupe, engine, on_commit, clock, state, pending };
+    let (evictions, cluster) = (Evictions::default(), shared.cluster().to_owned());
+    let mut core = Core { reader, wal, dedupe, engine, evictions, cluster, on_commit, clock, state, pending };
     let recovered = shared.replay(|position, frame| {
         core.replay(position, frame)?;
         if core.pending.rows.len() >= REPLAY_ROWS { flush(shared, &mut core) } else { Ok(()) }
@@ -65,13 +68,13 @@ pub(super) fn start(
     Ok(core)
 }
 
-fn window(reader: &Reader) -> Result<Engine, StoreError> {
-    let mut engine = Engine::new(Owner::Cluster, ENGINE_FACTS);
+fn window(reader: &Reader, facts: usize) -> Result<Engine, StoreError> {
+    let mut engine = Engine::new(Owner::Cluster, facts);
     let mut kinds: Vec<Kind> =
         RULES.iter().filter(|r| r.owner == Owner::Cluster).flat_map(|r| [r.cause, r.effect]).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    for event in reader.latest(&kinds, Timestamp::from_micros(i64::MIN / 2), ENGINE_FACTS)? {
+    for event in reader.latest(&kinds, Timestamp::from_micros(i64::MIN / 2), facts)? {
         // What follows from these facts is in segments already.
         engine.observe(&Arc::new(event));
     }

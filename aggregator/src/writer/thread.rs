@@ -26,6 +26,9 @@ const FLUSH_ROWS: usize = 100_000;
 /// the disk does not take them: some 500 MB of memory.
 const BACKLOG_ROWS: usize = 400_000;
 
+/// How often an idle writer looks whether evicted facts are to be told: well within their minute.
+const LOOK_FOR_EVICTED: Duration = Duration::from_secs(10);
+
 /// Starts the three threads.
 pub(super) fn spawn(
     shared: Arc<Shared>,
@@ -112,7 +115,10 @@ impl Main {
                 () = tokio::time::sleep_until(self.due.into()), if !idle && !self.flusher.busy => {}
                 // A flusher that begins to fail must not keep submitters waiting without an answer.
                 () = tokio::time::sleep(FLUSH_EVERY), if self.is_full() => {}
+                // Evicted facts are told even if nothing more is submitted.
+                () = tokio::time::sleep(LOOK_FOR_EVICTED), if self.core.evictions.is_waiting() => {}
             }
+            self.core.tell_evicted(false);
             self.hand_over();
             if !waiting.is_empty() {
                 self.drain(&mut waiting);
@@ -184,6 +190,7 @@ impl Main {
 
     /// Waits for the flusher, gives it the rest, and lets it stop.
     async fn finish(mut self, flusher: thread::JoinHandle<Result<(), StoreError>>) -> Result<(), StoreError> {
+        self.core.tell_evicted(true);
         // A flusher that cannot get on is not waited for: the rows are safe in the WAL.
         if self.flusher.busy && !self.core.state.is_degraded(Work::Flush) {
             match tokio::time::timeout(FINISH_WITHIN, self.flushed.recv()).await {
