@@ -1,3 +1,5 @@
+//! What is merged and when, and that no row is lost or kept twice by it.
+
 use super::*;
 use crate::store::rows::Rows;
 use crate::store::{Store, StoreConfig};

@@ -1,3 +1,5 @@
+//! Logs with a torn tail, with damage and with frames written twice: what is read, and what is reported.
+
 use super::*;
 use crate::store::wal::Wal;
 use aftertrace_api::proto::Gap;
