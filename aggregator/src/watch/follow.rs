@@ -2,8 +2,8 @@
 //!
 //! An outage of the API server is waited out with growing pauses and leaves a `watch_down` gap; a version
 //! that the server no longer has (410) leads to a new list and a `watch_relisted` gap. The runtime crate's
-//! `watcher` is not used because it does not tell when a broken watch works again, nor what was added from
-//! what was modified.
+//! `watcher` is not used because it does not tell when a broken watch works again, nor a watch that the server
+//! ended in order from one that broke.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
