@@ -19,6 +19,7 @@ use aftertrace_api::{BATCH_ITEMS_MAX, proto};
 use aftertrace_model::text;
 use futures::stream::FuturesOrdered;
 use futures::{Stream, StreamExt as _};
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -38,6 +39,10 @@ use batch::{Sorted, Speaker};
 /// Most items of one stream that are received and not acknowledged: ten batches hide the disk's latency.
 const IN_FLIGHT_ITEMS_MAX: usize = 10 * BATCH_ITEMS_MAX;
 
+/// Bytes of one stream from which it is not read until some are acknowledged. Ten full batches of ours are some
+/// 10 MB; only a strange agent fills them with items of the largest size.
+const IN_FLIGHT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// How long a fact waits for the watch to confirm its pod: status reaches a watch within a second or two, and
 /// an API server restart takes some ten.
 const HOLD: Duration = Duration::from_secs(30);
@@ -51,8 +56,14 @@ const RESPONSES_MAX: usize = 64;
 /// Keys that one node may wait for: above the volumes of the 110 pods that Kubernetes runs on a node.
 const KEYS_WAITING_MAX: usize = 4_096;
 
-/// The longest node name: a DNS name.
+/// The longest node name: a DNS name. Names of objects are no longer.
 const NODE_BYTES_MAX: usize = 253;
+
+/// The largest status: one is kept for each node. Ours take a few KiB, with a verifier's words some more.
+const STATUS_BYTES_MAX: usize = 256 * 1024;
+
+/// The longest version of an agent.
+const VERSION_BYTES_MAX: usize = 64;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -154,6 +165,9 @@ fn introduce(shared: &Shared, identity: &Identity, hello: &proto::Hello) -> Resu
     if identity.node.as_ref().is_some_and(|own| own != node) {
         return Err(Status::permission_denied(format!("the token is not one of node {node}")));
     }
+    if hello.version.len() > VERSION_BYTES_MAX {
+        return Err(Status::invalid_argument("hello.version must have at most 64 bytes"));
+    }
     let spool_id = Uuid::from_slice(&hello.spool_id)
         .map_err(|_| Status::invalid_argument("hello.spool_id must have 16 bytes"))?;
     Ok(Speaker { cluster: shared.cluster.clone(), node: node.clone(), spool_id })
@@ -167,7 +181,7 @@ async fn converse(
     responses: &Responses,
 ) -> Result<(), Status> {
     let mut work = FuturesOrdered::new();
-    let mut in_flight_items = 0;
+    let (mut in_flight_items, mut in_flight_bytes) = (0, 0);
     let mut keys_waiting = BTreeSet::new();
     let mut placement_changes = shared.placements.changes();
     let mut draining = shared.draining.clone();
@@ -178,15 +192,17 @@ async fn converse(
                 return Err(Status::unavailable("the aggregator is shutting down; connect again"));
             }
             Some(done) = work.next(), if !work.is_empty() => {
-                let Done { items, ack, accepted } = done?;
+                let Done { items, bytes, ack, accepted } = done?;
                 in_flight_items -= items;
+                in_flight_bytes -= bytes;
                 connection.accepted(accepted.events, accepted.duplicates, clock::now());
                 answer(responses, Response::Ack(ack)).await?;
             }
             Ok(()) = placement_changes.changed(), if !keys_waiting.is_empty() => {
                 give_keys(shared, speaker, &mut keys_waiting, responses).await?;
             }
-            message = inbound.message(), if in_flight_items < IN_FLIGHT_ITEMS_MAX => {
+            message = inbound.message(),
+                if in_flight_items < IN_FLIGHT_ITEMS_MAX && in_flight_bytes < IN_FLIGHT_BYTES_MAX => {
                 let Some(message) = message? else { return finish(work, connection, responses).await };
                 match message.message {
                     Some(Request::Batch(batch)) => {
@@ -197,15 +213,28 @@ async fn converse(
                             )));
                         }
                         in_flight_items += items;
+                        in_flight_bytes += batch.encoded_len();
                         work.push_back(take(Arc::clone(shared), Arc::clone(speaker), batch));
                     }
                     Some(Request::ObjectKeyRequest(wanted)) => {
+                        let names = [&wanted.kind, &wanted.namespace, &wanted.name];
+                        if names.iter().any(|name| name.len() > NODE_BYTES_MAX) {
+                            return Err(Status::invalid_argument("a wanted object's name has more than 253 bytes"));
+                        }
                         if keys_waiting.len() < KEYS_WAITING_MAX {
                             keys_waiting.insert((wanted.kind, wanted.namespace, wanted.name));
                         }
                         give_keys(shared, speaker, &mut keys_waiting, responses).await?;
                     }
-                    Some(Request::Status(status)) => connection.heard(status, clock::now()),
+                    Some(Request::Status(status)) => {
+                        let bytes = status.encoded_len();
+                        if bytes <= STATUS_BYTES_MAX {
+                            connection.heard(status, clock::now());
+                        } else {
+                            // Its evidence is worth more than its words.
+                            warn!(node = speaker.node, bytes, "an agent's status is too large and was left out");
+                        }
+                    }
                     Some(Request::Hello(_)) => {
                         return Err(Status::invalid_argument("hello comes once, at the beginning"));
                     }
@@ -239,13 +268,14 @@ async fn finish(
 /// A batch that is durable as a whole.
 struct Done {
     items: usize,
+    bytes: usize,
     ack: proto::Ack,
     accepted: Accepted,
 }
 
 /// Makes one batch durable.
 async fn take(shared: Arc<Shared>, speaker: Arc<Speaker>, batch: proto::Batch) -> Result<Done, Status> {
-    let items = batch.items.len();
+    let (items, bytes) = (batch.items.len(), batch.encoded_len());
     let first_sequence = batch.first_sequence;
     let ack = proto::Ack { first_sequence, last_sequence: first_sequence.wrapping_add(items as u64 - 1) };
     // Subscribed before the first look, so that no change is missed between look and wait.
@@ -270,7 +300,7 @@ async fn take(shared: Arc<Shared>, speaker: Arc<Speaker>, batch: proto::Batch) -
         accepted.events += more.events;
         accepted.duplicates += more.duplicates;
     }
-    Ok(Done { items, ack, accepted })
+    Ok(Done { items, bytes, ack, accepted })
 }
 
 async fn submit(shared: &Shared, facts: crate::writer::Facts) -> Result<Accepted, Status> {

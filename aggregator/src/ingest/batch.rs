@@ -6,12 +6,12 @@
 use aftertrace_api::proto;
 use aftertrace_model::fact::FactKey;
 use aftertrace_model::rule;
-use aftertrace_model::{Edge, Event, Gap, GapReason, Kind, Owner, Timestamp, text};
+use aftertrace_model::{Edge, Event, EventId, Gap, GapReason, Kind, Owner, Timestamp, text};
 use prost::Message as _;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::clock::AHEAD_US_MAX;
+use crate::clock::{AHEAD_US_MAX, CALENDAR_US_MAX};
 use crate::watch::{Claim, Placements};
 use crate::writer::Facts;
 
@@ -123,7 +123,9 @@ impl Speaker {
     }
 
     fn accept_event(&self, mut event: Event, now: Timestamp) -> Result<Event, Refusal> {
+        in_calendar(&[event.occurred.at, event.occurred.earliest, event.occurred.latest])?;
         not_ahead(event.kind.as_str(), event.occurred.at, now)?;
+        id_not_ahead(event.event_id, now)?;
         if matches!(event.kind, Kind::ConfigChanged | Kind::ObjectDeleted) {
             let detail = format!("{}, which only the aggregator's own watch may tell", event.kind);
             return Err(Refusal { reason: GapReason::Unauthorized, detail });
@@ -142,6 +144,7 @@ impl Speaker {
                 gap.to, gap.from
             )));
         }
+        in_calendar(&[gap.from, gap.to])?;
         not_ahead("gap", gap.to, now)?;
         gap.cluster.clone_from(&self.cluster);
         gap.node = Some(self.node.clone());
@@ -188,6 +191,19 @@ impl Refusal {
     }
 }
 
+/// A time that no calendar has could be stored and never be read again, which would stop the next start.
+fn in_calendar(times: &[Timestamp]) -> Result<(), Refusal> {
+    match times.iter().find(|at| !(0..=CALENDAR_US_MAX).contains(&at.as_micros())) {
+        Some(at) => Err(Refusal::malformed(format!("its time {at} is not between 1970 and 9999"))),
+        None => Ok(()),
+    }
+}
+
+/// An id begins with its fact's time, by which partitions and the memory of identities are ordered.
+fn id_not_ahead(id: EventId, now: Timestamp) -> Result<(), Refusal> {
+    not_ahead("an id", Timestamp::from_micros(id.unix_ms().saturating_mul(1_000)), now)
+}
+
 fn not_ahead(what: &str, at: Timestamp, now: Timestamp) -> Result<(), Refusal> {
     if at.micros_since(now) > AHEAD_US_MAX {
         let detail =
@@ -199,7 +215,10 @@ fn not_ahead(what: &str, at: Timestamp, now: Timestamp) -> Result<(), Refusal> {
 
 /// An agent concludes by the rules of its node and no others.
 fn accept_edge(mut edge: Edge, now: Timestamp) -> Result<Edge, Refusal> {
+    in_calendar(&[edge.cause_occurred_at, edge.effect_occurred_at])?;
     not_ahead("edge", edge.effect_occurred_at, now)?;
+    id_not_ahead(edge.cause_id, now)?;
+    id_not_ahead(edge.effect_id, now)?;
     let is_its_own = rule::by_id(&edge.rule_id).is_some_and(|rule| {
         rule.owner == Owner::Node
             && rule.pattern == edge.pattern

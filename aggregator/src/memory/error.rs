@@ -3,6 +3,7 @@
 use aftertrace_model::Timestamp;
 use tonic::Status;
 
+use crate::clock::CALENDAR_US_MAX;
 use crate::store::StoreError;
 
 /// Why a question has no answer.
@@ -46,8 +47,7 @@ impl From<AskError> for Status {
 /// # Errors
 /// [`AskError::Malformed`] naming the field.
 pub(super) fn time(field: &'static str, us: i64) -> Result<Timestamp, AskError> {
-    const US_MAX: i64 = 253_402_300_799_999_999;
-    if !(0..=US_MAX).contains(&us) {
+    if !(0..=CALENDAR_US_MAX).contains(&us) {
         let problem =
             format!("is {us}; it must be microseconds since 1970-01-01T00:00:00Z, before the year 10000");
         return Err(AskError::Malformed { field, problem });

@@ -173,6 +173,8 @@ impl<K: Watched> Follower<K> {
             let seen = clock::now();
             let mut facts = Facts::default();
             let mut end = None;
+            // A connection may have been dead for long before it says so; only what came tells that it lived.
+            let is_heard = chunk.iter().any(Result::is_ok);
             for event in chunk {
                 match event {
                     Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
@@ -199,7 +201,9 @@ impl<K: Watched> Follower<K> {
             }
             self.note_deleted(&facts);
             self.submit(facts).await?;
-            self.heard_until = Some(seen);
+            if is_heard {
+                self.heard_until = Some(seen);
+            }
             if let Some(end) = end {
                 return Ok(end);
             }

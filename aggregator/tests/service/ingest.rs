@@ -77,8 +77,10 @@ async fn the_wrong_token_or_cluster_is_told_what_is_right() {
         "{}",
         other.message()
     );
-    let nameless = refused(token, hello("test", "")).await;
+    let nameless = refused(token.clone(), hello("test", "")).await;
     assert_eq!(nameless.code(), Code::InvalidArgument);
+    let wordy = refused(token, proto::Hello { version: "x".repeat(65), ..hello("test", "node1") }).await;
+    assert_eq!(wordy.code(), Code::InvalidArgument);
     setup.stop().await;
 }
 
@@ -174,4 +176,23 @@ async fn a_drain_ends_streams_so_that_agents_come_again() {
     let ended = agent.next().await.expect_err("the stream ends");
     assert_eq!(ended.code(), Code::Unavailable);
     assert!(ended.message().contains("shutting down"), "{}", ended.message());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_agent_says_beside_its_facts_is_bounded() {
+    let mut setup = Setup::unwatched().await;
+    let mut agent = setup.agent("node1").await;
+    let version = "x".repeat(300_000);
+    agent.say(Request::Status(proto::AgentStatus { version, ..Default::default() })).await;
+    let (events, edges) = oom_story("checkout", 1, now());
+    agent.deliver(1, items(&events, &edges)).await;
+    let status = setup.memory().await.status(proto::StatusRequest {}).await.expect("answers").into_inner();
+    let agent_state = &status.agents[0];
+    let version = agent_state.status.as_ref().map(|s| s.version.len());
+    assert_eq!(agent_state.events, events.len() as u64, "its facts are kept");
+    assert!(version.is_some_and(|bytes| bytes < 65), "a status of 300 kB is not: {version:?}");
+    let name = "x".repeat(254);
+    agent.say(Request::ObjectKeyRequest(proto::ObjectKeyRequest { name, ..Default::default() })).await;
+    assert_eq!(agent.next().await.expect_err("refused").code(), Code::InvalidArgument);
+    setup.stop().await;
 }

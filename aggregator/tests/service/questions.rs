@@ -23,7 +23,8 @@ pub(crate) fn gap(component: &str) -> Gap {
         node: None,
         component: component.to_owned(),
         reason: GapReason::RingFull,
-        from: now(),
+        // From before any fact made just now, however slow the machine is.
+        from: now().plus_micros(-1_000_000),
         to: now(),
         count: 3,
         detail: "three records did not fit".to_owned(),

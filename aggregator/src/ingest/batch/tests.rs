@@ -51,6 +51,29 @@ fn a_malformed_item_costs_itself_only() {
 }
 
 #[test]
+fn a_time_that_could_not_be_read_back_is_refused() {
+    let good = event(1, Kind::OomKill, 1);
+    for us in [i64::MIN, i64::MIN + 1, -1] {
+        let early = proto::Event { earliest_us: us, ..(&good).into() };
+        check(vec![Wire::Event(early)], (0, 0, &[], &[GapReason::RecordMalformed]));
+        let cause = event(1, Kind::OomEpisode, 1);
+        let edge = proto::Edge { cause_occurred_at_us: us, ..(&edge(&cause, &good)).into() };
+        check(vec![Wire::Edge(edge)], (0, 0, &[], &[GapReason::RecordMalformed]));
+        let gap = proto::Gap {
+            from_us: us,
+            gap_id: vec![0; 16],
+            reason: "ring_full".to_owned(),
+            ..Default::default()
+        };
+        check(vec![Wire::Gap(gap)], (0, 0, &[], &[GapReason::RecordMalformed]));
+    }
+    let late = proto::Event { latest_us: i64::MAX, ..(&good).into() };
+    check(vec![Wire::Event(late)], (0, 0, &[], &[GapReason::RecordMalformed]));
+    let far = proto::Event { event_id: vec![0xff; 16], ..(&good).into() };
+    check(vec![Wire::Event(far)], (0, 0, &[], &[GapReason::FutureTime]));
+}
+
+#[test]
 fn an_item_sent_again_is_the_same_gap() {
     let broken = || vec![Wire::Event(proto::Event::default())];
     let first = check(broken(), (0, 0, &[], &[GapReason::RecordMalformed]));
