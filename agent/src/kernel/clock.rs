@@ -3,7 +3,7 @@
 //! The kernel stamps records with `CLOCK_BOOTTIME`, which counts through suspend and is never set. The wall
 //! clock is that clock plus an offset: both are steered together, so the offset is constant until somebody
 //! *sets* the wall clock (`clock_settime`, an NTP step, a leap second), and then it jumps. So there is
-//! nothing to interpolate. An [`Epoch`] is a stretch with one offset; each sample either confirms the last
+//! nothing to interpolate. An `Epoch` is a stretch with one offset; each sample either confirms the last
 //! epoch, and narrows its bound, or opens the next. A record between the last sample of one epoch and the
 //! first of the next gets a bound that holds both offsets.
 //!
