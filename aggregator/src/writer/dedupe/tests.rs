@@ -1,3 +1,5 @@
+//! Which identities memory keeps, which it lets go, and that those are found in segments.
+
 use std::sync::Arc;
 
 use aftertrace_model::{Event, GapReason, Kind, Timestamp};
