@@ -140,6 +140,8 @@ fn emit(ctx: &RawTracePointContext, signal: &Signalled, role: u32, marked_tgid: 
         (&raw mut (*record).victim).write(task::identity(signal.task));
         (&raw mut (*record).allocator).write(task::identity(allocator));
         (&raw mut (*record).allocator_memcg).write(memcg::kernfs_id(memcg::state_of(allocator)));
+        (&raw mut (*record).victim_parent_memcg)
+            .write(memcg::kernfs_id(memcg::state_of(task::parent(signal.task))));
         (&raw mut (*record).rss_anon_pages).write(pages(config!(offsets.mm_rss_anon)));
         (&raw mut (*record).rss_file_pages).write(pages(config!(offsets.mm_rss_file)));
         (&raw mut (*record).rss_shmem_pages).write(pages(config!(offsets.mm_rss_shmem)));

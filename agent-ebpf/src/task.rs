@@ -30,6 +30,13 @@ pub(crate) fn start_boot_ns(task: u64) -> u64 {
     value(task, config!(offsets.task_start_boottime)).unwrap_or(ABSENT_U64)
 }
 
+/// The address of the parent's task; 0 if it cannot be told. Programs run inside an RCU read section, and a
+/// parent's task is freed by RCU, so it is still there for the reads that follow.
+#[inline(always)]
+pub(crate) fn parent(task: u64) -> u64 {
+    pointer(task, config!(offsets.task_real_parent))
+}
+
 /// The process's id in its innermost pid namespace: the deepest of `signal->pids[PIDTYPE_TGID]->numbers`.
 #[inline(always)]
 fn ns_tgid(task: u64) -> u32 {

@@ -38,6 +38,8 @@ pub struct Offsets {
     pub task_start_boottime: u32,
     /// `task_struct.real_cred`.
     pub task_real_cred: u32,
+    /// `task_struct.real_parent`, the process that made it or inherited it.
+    pub task_real_parent: u32,
     /// `task_struct.mm`.
     pub task_mm: u32,
     /// `task_struct.signal`.
@@ -121,6 +123,7 @@ impl Offsets {
         task_flags: NO_OFFSET,
         task_start_boottime: NO_OFFSET,
         task_real_cred: NO_OFFSET,
+        task_real_parent: NO_OFFSET,
         task_mm: NO_OFFSET,
         task_signal: NO_OFFSET,
         task_cgroups: NO_OFFSET,
@@ -213,5 +216,5 @@ impl Config {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 42 * 4);
-const _: () = assert!(size_of::<Config>() == 42 * 4 + 3 * 24 + 4);
+const _: () = assert!(size_of::<Offsets>() == 43 * 4);
+const _: () = assert!(size_of::<Config>() == 43 * 4 + 3 * 24 + 4);

@@ -69,7 +69,8 @@ pub struct Task {
     pub tid: u32,
     /// The process's id in the initial pid namespace.
     pub tgid: u32,
-    /// The process's id in its innermost pid namespace: 1 is the init of a container.
+    /// The process's id in its innermost pid namespace: 1 is that namespace's init. A container may nest
+    /// namespaces, so that alone does not make it the container's; see [`OomKill::victim_parent_memcg`].
     pub ns_tgid: u32,
     /// The real user id in the initial user namespace.
     pub uid: u32,
@@ -122,6 +123,10 @@ pub struct OomKill {
     pub allocator: Task,
     /// The kernfs id of the allocator's memory cgroup.
     pub allocator_memcg: u64,
+    /// The kernfs id of the memory cgroup of the victim's parent (`real_parent`) at the instant of the kill.
+    /// A runtime's shim lies outside the cgroup of the container it starts, so the container's init has a
+    /// parent outside; the init of a namespace that the container made itself has one inside.
+    pub victim_parent_memcg: u64,
     /// Anonymous pages resident, as the kernel log states them: without what each CPU has not yet folded in.
     pub rss_anon_pages: u64,
     /// File pages resident; likewise.
@@ -202,6 +207,6 @@ pub struct Exit {
 const _: () = assert!(size_of::<Header>() == 16);
 const _: () = assert!(size_of::<Task>() == 40);
 const _: () = assert!(size_of::<MemcgLevel>() == 64 + CGROUP_NAME_BYTES);
-const _: () = assert!(size_of::<OomKill>() == 184 + MAX_MEMCG_LEVELS * 192);
+const _: () = assert!(size_of::<OomKill>() == 192 + MAX_MEMCG_LEVELS * 192);
 const _: () = assert!(size_of::<Rename>() == 96 + 2 * PATH_BYTES);
 const _: () = assert!(size_of::<Exit>() == 72);

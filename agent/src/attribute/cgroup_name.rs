@@ -11,6 +11,9 @@ const CONTAINER_ID_DIGITS: usize = 64;
 /// Hex digits of a static pod's config hash (an MD5), which stands in its cgroup's name for the uid.
 const CONFIG_HASH_DIGITS: usize = 32;
 
+/// The cgroup below a container's own that crun puts its processes in.
+pub(crate) const CRUN_CHILD: &str = "container";
+
 /// Uid of a pod as its cgroup names it: `metadata.uid`, or the config hash of a static pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct CgroupUid(String);
@@ -112,7 +115,7 @@ impl CgroupRoot {
         let found = cgroupfs(below).or_else(|| systemd(below, &self.slice_prefix()));
         let Some((uid, members)) = found else { return Cgroup::Outside };
         match members.split_first().and_then(|(member, rest)| Some((container(member)?, rest))) {
-            Some((id, rest)) => Cgroup::Container { uid, id, nested: !matches!(rest, [] | ["container"]) },
+            Some((id, rest)) => Cgroup::Container { uid, id, nested: !matches!(rest, [] | [CRUN_CHILD]) },
             None => Cgroup::Pod { uid },
         }
     }
@@ -153,7 +156,7 @@ fn systemd<'p, 'n>(path: &'p [&'n str], prefix: &str) -> Option<(CgroupUid, &'p 
 }
 
 /// `[cri-containerd-|crio-|docker-]<id>[.scope]`; a conmon's id follows `crio-conmon-` and so is none.
-fn container(name: &str) -> Option<ContainerId> {
+pub(crate) fn container(name: &str) -> Option<ContainerId> {
     let name = name.strip_suffix(".scope").unwrap_or(name);
     let id =
         ["cri-containerd-", "crio-", "docker-"].iter().find_map(|p| name.strip_prefix(p)).unwrap_or(name);

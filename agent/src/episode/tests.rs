@@ -36,6 +36,8 @@ pub(crate) fn kill(allocator: u32, tgid: u32, role: OomRole, group: Option<u64>,
         victim: task(tgid, "memhog"),
         allocator: task(allocator, "alloc"),
         allocator_memcg: None,
+        // The root's: where the shim of a container lies in these stories.
+        victim_parent_memcg: Some(1),
         rss_anon_bytes: Some(1),
         rss_file_bytes: None,
         rss_shmem_bytes: None,

@@ -86,6 +86,7 @@ impl Decoder {
             victim: task(&raw.victim)?,
             allocator: task(&raw.allocator)?,
             allocator_memcg: known(raw.allocator_memcg),
+            victim_parent_memcg: known(raw.victim_parent_memcg),
             rss_anon_bytes: self.counter_bytes(raw.rss_anon_pages),
             rss_file_bytes: self.counter_bytes(raw.rss_file_pages),
             rss_shmem_bytes: self.counter_bytes(raw.rss_shmem_pages),

@@ -152,6 +152,8 @@ fn tasks(f: &mut Finder<'_, '_>) {
     );
     f.find("a task's credentials", EVERY, |o| &mut o.task_real_cred, 8, &[(task, &[Member("real_cred")])]);
     f.find("a task's uid", EVERY, |o| &mut o.cred_uid, 4, &[("cred", &[Member("uid"), Member("val")])]);
+    let parent = [Member("real_parent")];
+    f.find("the victim's parent", OOM, |o| &mut o.task_real_parent, 8, &[(task, &parent)]);
     f.find("a task's memory", OOM, |o| &mut o.task_mm, 8, &[(task, &[Member("mm")])]);
     f.find("a task's signal state", EVERY, |o| &mut o.task_signal, 8, &[(task, &[Member("signal")])]);
     f.find("a task's cgroups", OOM, |o| &mut o.task_cgroups, 8, &[(task, &[Member("cgroups")])]);

@@ -24,7 +24,8 @@ pub struct Task {
     pub tid: u32,
     /// The process's id in the initial pid namespace.
     pub tgid: u32,
-    /// The process's id in its innermost pid namespace; 1 is the init of a container.
+    /// The process's id in its innermost pid namespace; 1 is that namespace's init, which may be one that the
+    /// container made itself.
     pub ns_tgid: Option<u32>,
     /// The real user id in the initial user namespace.
     pub uid: Option<u32>,
@@ -49,6 +50,10 @@ pub struct OomKill {
     pub allocator: Task,
     /// The kernfs id of the allocator's memory cgroup, which need not be the victim's.
     pub allocator_memcg: Option<u64>,
+    /// The kernfs id of the memory cgroup of the victim's parent at the instant of the kill. A container's
+    /// init was started by a shim outside the container's cgroup; that it lies outside is what tells the
+    /// init of a container from the init of a pid namespace nested in it.
+    pub victim_parent_memcg: Option<u64>,
     /// Resident anonymous memory, as the kernel log states it: each CPU may hold back a few dozen pages.
     pub rss_anon_bytes: Option<u64>,
     /// Resident file memory; likewise.

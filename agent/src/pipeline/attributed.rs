@@ -4,6 +4,7 @@ use aftertrace_model::{Event, GapReason, Occurrence, Timestamp};
 
 use super::{Pipeline, Waiting};
 use crate::attribute::cgroup_name::{Cgroup, CgroupUid, ContainerId, components};
+use crate::attribute::init::container_init;
 use crate::attribute::pending::Patience;
 use crate::clock;
 use crate::draft;
@@ -15,7 +16,7 @@ use crate::volumes::swap;
 /// To whom a killed process belonged.
 enum Owner {
     /// A container whose pod says so.
-    Container { uid: CgroupUid, id: ContainerId, nested: bool },
+    Container { uid: CgroupUid, id: ContainerId },
     /// A member of a pod that is no container.
     Pod { uid: CgroupUid },
     /// No pod.
@@ -109,8 +110,8 @@ impl Pipeline {
         let owner = match cgroup {
             None => Owner::Unreadable,
             Some(Cgroup::Outside) => Owner::Outside,
-            Some(Cgroup::Container { uid, id, nested }) => match self.pods.find(&uid, &id) {
-                Some(_) => Owner::Container { uid, id, nested },
+            Some(Cgroup::Container { uid, id, .. }) => match self.pods.find(&uid, &id) {
+                Some(_) => Owner::Container { uid, id },
                 None => Owner::Unknown { uid },
             },
             Some(Cgroup::Pod { uid }) => match self.pods.get(uid.as_str()) {
@@ -136,12 +137,11 @@ impl Pipeline {
     /// Ties an event to its owner; returns where it happened, for people.
     fn tie(&self, event: &mut Event, owner: &Owner, kill: &OomKill) -> String {
         match owner {
-            Owner::Container { uid, id, nested } => {
+            Owner::Container { uid, id } => {
                 let Some((known, life)) = self.pods.find(uid, id) else { return String::new() };
                 draft::of_life(event, known, id.as_str(), life);
-                // Pid 1 of its own namespace is the container's init only where the container has one.
-                let is_telling = !nested && !known.shares_pids;
-                event.container_init = kill.victim.ns_tgid.filter(|_| is_telling).map(|pid| pid == 1);
+                // Where pids are shared, a container has no pid namespace whose init could be its own.
+                event.container_init = if known.shares_pids { None } else { container_init(kill, id) };
                 let container = aftertrace_model::text::escape(&life.container);
                 format!("in container {container} of {}", draft::pod_name(&known.pod))
             }

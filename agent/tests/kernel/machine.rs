@@ -129,6 +129,11 @@ impl Cgroup {
         fs::metadata(&self.path).expect("the directory was made by this test").ino()
     }
 
+    /// The file by which processes enter.
+    pub(crate) fn procs(&self) -> PathBuf {
+        self.path.join("cgroup.procs")
+    }
+
     pub(crate) fn name(&self) -> String {
         self.path.file_name().expect("a cgroup's path ends in its name").to_string_lossy().into_owned()
     }
@@ -148,7 +153,7 @@ impl Cgroup {
             .process_group(0)
             .spawn()
             .expect("a command of the base system starts");
-        fs::write(self.path.join("cgroup.procs"), child.id().to_string()).expect("the process still waits");
+        fs::write(self.procs(), child.id().to_string()).expect("the process still waits");
         Held { child }
     }
 }

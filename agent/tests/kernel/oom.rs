@@ -53,6 +53,10 @@ async fn a_kill_names_its_victim_and_every_cgroup_up_to_the_root() {
     assert!(kill.victim.start_boot_ns.is_some_and(|start| start < before));
     assert_eq!(kill.allocator.tgid, pid, "it was its own allocation");
     assert_eq!(kill.allocator_memcg, Some(inner.id()));
+    assert!(
+        kill.victim_parent_memcg.is_some_and(|id| id != inner.id() && id != outer.id()),
+        "it is this test"
+    );
     let anonymous = kill.rss_anon_bytes.expect("every kernel counts anonymous pages");
     assert!((LIMIT / 2..=LIMIT).contains(&anonymous), "{anonymous}");
     assert!(kill.total_vm_bytes.is_some_and(|mapped| mapped >= anonymous));
@@ -184,6 +188,7 @@ async fn the_init_of_a_pid_namespace_is_known_as_such_and_its_teardown_makes_no_
         .await;
     assert_eq!(kill.victim.ns_tgid, Some(1));
     assert_ne!(kill.victim.tgid, 1);
+    assert_eq!(kill.victim_parent_memcg, Some(cgroup.id()), "it was made inside, and is nested");
     assert_eq!(cgroup.oom_kills(), 1);
 
     let mut victim = cgroup.shell(HOG);
@@ -200,6 +205,26 @@ async fn the_init_of_a_pid_namespace_is_known_as_such_and_its_teardown_makes_no_
         .await;
     let losses = observer.losses.take();
     assert!(!losses.iter().any(|loss| loss.reason == LossReason::Malformed), "{losses:?}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_init_that_was_made_outside_its_cgroup_has_its_parent_there() {
+    let Some(mut observer) = Observer::start(&KernelConfig::default(), Subject::OomKill) else { return };
+    let Some(cgroup) = Cgroup::make("shim") else { return };
+    cgroup.limit(LIMIT);
+
+    // As a shim does: it stays where it is, and the init enters the cgroup before it becomes the program.
+    let script = format!("echo 0 > {} && {HOG}", cgroup.procs().display());
+    let output = Command::new("unshare").args(["--pid", "--fork", "sh", "-c", &script]).output();
+    assert!(!output.expect("a command of the base system starts").status.success(), "the init was killed");
+    let kill = observer
+        .next(|record| match record {
+            Record::OomKill(kill) if kill.levels.first()?.kernfs_id == Some(cgroup.id()) => Some(*kill),
+            _ => None,
+        })
+        .await;
+    assert_eq!(kill.victim.ns_tgid, Some(1));
+    assert!(kill.victim_parent_memcg.is_some_and(|id| id != cgroup.id()), "{kill:?}");
 }
 
 /// Two processes on one memory, as `vfork` makes them: the child allocates, the parent waits for it.

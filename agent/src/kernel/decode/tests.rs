@@ -34,6 +34,7 @@ fn raw_kill() -> raw::OomKill {
     kill.victim = raw_task(42);
     kill.allocator = raw_task(43);
     kill.allocator_memcg = ABSENT_U64;
+    kill.victim_parent_memcg = 5;
     kill.rss_anon_pages = 2;
     kill.rss_file_pages = (-5_i64) as u64;
     kill.rss_shmem_pages = ABSENT_U64;
@@ -81,7 +82,7 @@ fn a_kill_has_bytes_for_pages_and_absence_for_what_was_not_told() {
     assert_eq!((kill.victim.tid, kill.victim.tgid, kill.allocator.tid), (42, 41, 43));
     assert_eq!((kill.victim.ns_tgid, kill.victim.uid), (Some(1), Some(1000)));
     assert_eq!(kill.victim.comm.as_deref(), Some("worker"));
-    assert_eq!(kill.allocator_memcg, None);
+    assert_eq!((kill.allocator_memcg, kill.victim_parent_memcg), (None, Some(5)));
     assert_eq!(kill.rss_anon_bytes, Some(2 * PAGE));
     assert_eq!(kill.rss_file_bytes, Some(0), "a counter below zero is zero, as in the kernel log");
     assert_eq!(kill.rss_shmem_bytes, None);
