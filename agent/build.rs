@@ -9,7 +9,7 @@ use std::{
     env,
     ffi::OsString,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -53,16 +53,29 @@ fn prepare() -> Result<()> {
         );
     }
 
-    let status = Command::new(env::current_exe().context("find this build script")?)
+    let output = Command::new(env::current_exe().context("find this build script")?)
         .env(IS_PREPARED, "1")
         .env("RUSTC_BOOTSTRAP", "1")
         .env("PATH", env::join_paths(path).context("join PATH with bpf-linker's folder")?)
-        .status()
+        .stderr(Stdio::inherit())
+        .output()
         .context("run this build script again")?;
-    if !status.success() {
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        if !(output.status.success() && is_progress(line)) {
+            println!("{line}");
+        }
+    }
+    if !output.status.success() {
         bail!("the programs in the kernel could not be built; what the compiler said stands above");
     }
     Ok(())
+}
+
+/// Whether a line is cargo's progress, which aya-build hands on as a warning like all that cargo says.
+fn is_progress(line: &str) -> bool {
+    const STEPS: &[&str] = &["Blocking ", "Compiling ", "Downloaded ", "Downloading ", "Finished "];
+    let said = line.strip_prefix("cargo:warning=").map(str::trim_start);
+    said.is_some_and(|said| STEPS.iter().any(|step| said.starts_with(step)))
 }
 
 /// Second run: builds. The result is `$OUT_DIR/aftertrace-ebpf`.

@@ -14,10 +14,8 @@ const SWAPS: usize = 2_000;
 const PAUSE: Duration = Duration::from_millis(1);
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime of one thread");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime of one thread");
     runtime.block_on(measure())
 }
 

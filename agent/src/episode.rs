@@ -118,7 +118,10 @@ impl Episodes {
 
     /// The episode's event was emitted.
     pub(crate) fn emitted(&mut self, number: u64, id: EventId) {
-        self.ids.insert(number, id);
+        // One that is remembered no more would stay for ever.
+        if self.order.front().is_some_and(|(_, oldest)| *oldest <= number) {
+            self.ids.insert(number, id);
+        }
     }
 }
 

@@ -91,6 +91,18 @@ fn a_group_dies_in_one_episode_and_its_chosen_victim_once() {
 }
 
 #[test]
+fn an_episode_told_after_it_was_forgotten_is_not_kept() {
+    let mut episodes = Episodes::default();
+    for tid in 1..=EPISODES_MAX as u32 + 1 {
+        assert!(episodes.assign(&kill(tid, tid, OomRole::Marked, None, "/a")).is_some());
+    }
+    for number in [1, 2] {
+        episodes.emitted(number, EventId(uuid::Uuid::nil()));
+    }
+    assert_eq!((episodes.id(1), episodes.ids.len()), (None, 1));
+}
+
+#[test]
 fn a_sharer_follows_its_victim() {
     check("a1:10 s1:10>11 s1:10>11", "1:chosen 1:shared_mm again");
     check("s1:10>11", "1:shared_mm");

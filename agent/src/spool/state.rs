@@ -125,6 +125,12 @@ pub(super) fn id(dir: &Path, has_segments: bool) -> Result<Uuid, SpoolError> {
     if has_segments {
         return Err(SpoolError::NoId { dir: dir.to_owned() });
     }
+    new_id(dir)
+}
+
+/// Gives the spool a new id, in place of any that it had.
+pub(super) fn new_id(dir: &Path) -> Result<Uuid, SpoolError> {
+    let path = dir.join("id");
     let id = Uuid::new_v4();
     let aside = dir.join("id.new");
     let mut file = File::create(&aside).map_err(io("create", &aside))?;

@@ -31,6 +31,9 @@ const GROUP_ITEMS_MAX: usize = 1_024;
 /// Sequences reserved at once. A restart skips at most as many, of 2^64.
 const RESERVED_BLOCK: u64 = 65_536;
 
+/// How often a reservation is tried again that the disk did not take.
+const RESERVE_RETRY: Duration = Duration::from_secs(1);
+
 /// Largest item. What we make is bounded far below; a larger one is counted, not written.
 const ITEM_BYTES_MAX: usize = 256 * 1024;
 
@@ -124,18 +127,21 @@ pub(crate) fn start(
         Errno::WOULDBLOCK => SpoolError::Locked { dir: dir.clone() },
         error => failed("lock", &lock_path)(error.into()),
     })?;
-    let spool_id = state::id(dir, !segment_paths(dir)?.is_empty())?;
+    let has_segments = !segment_paths(dir)?.is_empty();
     let (state, record, is_new) = State::open(dir)?;
+    // With neither record nor segment nothing says which sequences an earlier id has used: it is let go.
+    let is_unused = record.is_none() && !has_segments;
+    let spool_id = if is_unused { state::new_id(dir)? } else { state::id(dir, has_segments)? };
     let acked = record.map_or(0, |r| r.acked);
     let (log, found) = Log::open(dir, options.bytes_max.max(BYTES_MIN), acked, now)?;
     // Where the record is gone, the segments say what was used at least; a lost block may lie above.
     let reserved = record.map_or(found.last + 2 * RESERVED_BLOCK, |r| r.reserved).max(found.last + 1);
-    let next = if is_new { 1 } else { reserved };
+    let next = if is_unused { 1 } else { reserved };
     let recovered = Recovered {
         spool_id,
         last_alive: record.map(|r| r.alive),
         ended_clean: record.is_some_and(|r| r.is_clean),
-        damaged: found.damaged + u64::from(record.is_none() && !is_new),
+        damaged: found.damaged + u64::from(record.is_none() && (has_segments || !is_new)),
         tail: found.tail,
     };
     let mut owner = Owner {
@@ -143,6 +149,7 @@ pub(crate) fn start(
         state,
         ledger,
         reserved: next,
+        last: next - 1,
         unacked_items: found.unacked,
         trouble: None,
         progress: watch::Sender::new(Progress::default()),
@@ -191,8 +198,14 @@ impl Writer {
     /// Appends one item and returns its sequence. Waits while the disk is behind.
     pub(crate) async fn append(&mut self, item: Item) -> u64 {
         let sequence = self.next;
-        // Both end only with the thread, which ends only after `close`.
-        let _ = self.progress.wait_for(|p| p.reserved > sequence).await;
+        // Both end only with the thread, which ends only after `close`. While the disk takes no reservation
+        // nothing else may come to the thread, so it is asked to try again.
+        while tokio::time::timeout(RESERVE_RETRY, self.progress.wait_for(|p| p.reserved > sequence))
+            .await
+            .is_err()
+        {
+            self.tick();
+        }
         let _ = self.commands.send(Command::Append(Box::new((sequence, item)))).await;
         self.next += 1;
         sequence
@@ -241,6 +254,8 @@ struct Owner {
     state: State,
     ledger: Arc<Ledger>,
     reserved: u64,
+    /// The last sequence that was used, or the one before the first that may be.
+    last: u64,
     unacked_items: u64,
     trouble: Option<String>,
     /// Let go before `progress`, whose end tells others that the spool is free.
@@ -288,8 +303,14 @@ impl Owner {
         self.unacked_items += fitting.len() as u64;
         let result = self.log.append(fitting, now);
         self.settle(result, now);
-        if self.reserved.saturating_sub(last) < RESERVED_BLOCK / 2 {
-            let result = self.reserve(last + 1, now);
+        self.last = last;
+        self.keep_reserved(now);
+    }
+
+    /// Reserves the next block while there is still half of this one.
+    fn keep_reserved(&mut self, now: Timestamp) {
+        if self.reserved.saturating_sub(self.last) < RESERVED_BLOCK / 2 {
+            let result = self.reserve(self.last + 1, now);
             self.settle(result, now);
         }
     }
@@ -320,6 +341,7 @@ impl Owner {
                 // record only makes the gap longer.
                 let result = self.state.store(record, false);
                 self.settle(result, now);
+                self.keep_reserved(now);
             }
             Command::Append(_) | Command::Close { .. } => {}
         }

@@ -120,3 +120,30 @@ async fn a_second_agent_is_refused_with_the_remedy() {
     let error = start(&options, Arc::new(Ledger::default())).expect_err("nothing can be made there");
     assert!(error.to_string().contains("/proc/nowhere"), "{error}");
 }
+
+/// Ends a spool of one item, removes `lost` from it, and says whether the next run uses the same identity.
+async fn reuses(lost: &[&str]) -> bool {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (mut writer, reader, _) = open(dir.path());
+    let first = (reader.spool_id(), writer.append(item("sent")).await);
+    writer.close().await;
+    for entry in std::fs::read_dir(dir.path()).expect("listable").flatten() {
+        let path = entry.path();
+        if lost.iter().any(|lost| path.to_string_lossy().ends_with(lost)) {
+            std::fs::remove_file(path).expect("removes");
+        }
+    }
+    let (mut writer, reader, _) = open(dir.path());
+    let second = (reader.spool_id(), writer.append(item("new")).await);
+    writer.close().await;
+    first == second
+}
+
+#[tokio::test]
+async fn no_lost_file_makes_an_identity_be_used_twice() {
+    for lost in
+        [&["state"] as &[_], &[".spool"], &["state", ".spool"], &["id", ".spool"], &["id", "state", ".spool"]]
+    {
+        assert!(!reuses(lost).await, "{lost:?}");
+    }
+}
