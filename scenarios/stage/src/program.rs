@@ -19,7 +19,8 @@ pub struct NotFound;
 /// # Errors
 /// [`NotFound`].
 pub fn locate() -> Result<PathBuf, NotFound> {
-    let named = std::env::var_os(VARIABLE).map(PathBuf::from);
+    // Containers start it from folders and roots of their own.
+    let named = std::env::var_os(VARIABLE).map(|path| std::path::absolute(&path).unwrap_or(path.into()));
     let current = std::env::current_exe().ok();
     locate_from(named, current.as_deref())
 }
