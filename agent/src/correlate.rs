@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use aftertrace_model::{Derived, Edge, Engine, Event, GapReason, Owner, Timestamp};
+use aftertrace_model::{Derived, Edge, Engine, Event, GapReason, Owner};
 
 use crate::losses::Ledger;
 use crate::spool::TAIL_EVENTS_MAX;
@@ -39,11 +39,11 @@ impl Correlator {
     }
 
     /// Counts the facts that the window had no room for.
-    pub(crate) fn count_evicted(&mut self, ledger: &Ledger, now: Timestamp) {
-        let evicted = self.engine.take_evicted();
-        if evicted > 0 {
+    pub(crate) fn count_evicted(&mut self, ledger: &Ledger) {
+        if let Some(evicted) = self.engine.take_evicted() {
             let detail = "the oldest facts left the node's window";
-            ledger.add("agent/correlate", GapReason::WindowFull, now, evicted, detail);
+            let span = (evicted.from, evicted.to);
+            ledger.add_between("agent/correlate", GapReason::WindowFull, span, evicted.count, detail);
         }
     }
 }

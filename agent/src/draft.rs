@@ -1,6 +1,6 @@
 //! The fields that every event of this agent has, so that each subject fills in only its own.
 
-use aftertrace_model::{Attributes, Event, EventId, Kind, Occurrence, PodRef, Severity, Source};
+use aftertrace_model::{Event, EventId, Kind, Occurrence, PodRef, Source};
 use uuid::Uuid;
 
 use crate::attribute::pods::{KnownPod, Life};
@@ -20,33 +20,8 @@ pub(crate) struct Origin {
 
 /// An event without its identity and its subject's fields.
 pub(crate) fn event(origin: &Origin, kind: Kind, source: Source, hook: &str, occurred: Occurrence) -> Event {
-    Event {
-        event_id: EventId(Uuid::nil()),
-        kind,
-        occurred,
-        recorded_at: None,
-        boot_ns: None,
-        cluster: origin.cluster.clone(),
-        node: Some(origin.node.clone()),
-        pod: None,
-        container: None,
-        container_id: None,
-        restart_count: None,
-        workload: None,
-        object: None,
-        content: None,
-        pid: None,
-        container_init: None,
-        cgroup_id: None,
-        episode_id: None,
-        reason: None,
-        exit_code: None,
-        source,
-        hook: hook.to_owned(),
-        severity: Severity::Info,
-        summary: String::new(),
-        attributes: Attributes::new(),
-    }
+    let node = Some(origin.node.clone());
+    Event { node, ..Event::new(EventId(Uuid::nil()), kind, occurred, &origin.cluster, source, hook) }
 }
 
 /// Ties an event to a pod.

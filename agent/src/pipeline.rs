@@ -273,7 +273,7 @@ impl Pipeline {
         }
         self.ticks += 1;
         self.count_kernel_losses(now);
-        self.parts.correlator.count_evicted(&self.parts.ledger, now);
+        self.parts.correlator.count_evicted(&self.parts.ledger);
         self.spool_gaps(now, false).await;
         self.parts.spool.tick();
         self.publish_status();

@@ -116,13 +116,10 @@ fn batch(n: u64) -> proto::StreamRequest {
 fn event(sequence: u64) -> Event {
     let at = Timestamp::from_micros(1_795_171_922_000_000 + i64::try_from(sequence).expect("small") * 1_000);
     let pod = sequence / 50;
+    let event_id = FactKey::Record { spool_id: Uuid::nil(), sequence }.event_id(CLUSTER, at);
+    let occurred = Occurrence::within(at, 40);
     Event {
-        event_id: FactKey::Record { spool_id: Uuid::nil(), sequence }.event_id(CLUSTER, at),
-        kind: Kind::OomKill,
-        occurred: Occurrence::within(at, 40),
-        recorded_at: None,
         boot_ns: Some(sequence * 1_000_000),
-        cluster: CLUSTER.to_owned(),
         node: Some("node1".to_owned()),
         pod: Some(PodRef {
             namespace: "shop".to_owned(),
@@ -132,20 +129,13 @@ fn event(sequence: u64) -> Event {
         container: Some("app".to_owned()),
         container_id: Some(format!("{sequence:064x}")),
         restart_count: Some(i32::try_from(sequence % 50).expect("small")),
-        workload: None,
-        object: None,
-        content: None,
         pid: Some(u32::try_from(sequence % 30_000).expect("small")),
         container_init: Some(true),
         cgroup_id: Some(sequence),
-        episode_id: None,
-        reason: None,
-        exit_code: None,
-        source: Source::Kernel,
-        hook: "raw_tracepoint/mark_victim".to_owned(),
         severity: Severity::Error,
         summary: format!("memhog (pid {}) OOM-killed in container app", sequence % 30_000),
         attributes: Attributes::from([("process.command".to_owned(), serde_json::json!("memhog"))]),
+        ..Event::new(event_id, Kind::OomKill, occurred, CLUSTER, Source::Kernel, "raw_tracepoint/mark_victim")
     }
 }
 

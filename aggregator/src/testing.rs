@@ -18,31 +18,14 @@ pub(crate) fn event(sequence: u64, kind: Kind, second: i64) -> Event {
     let occurred = Occurrence::within(at(second), 0);
     let key = FactKey::Record { spool_id: Uuid::nil(), sequence };
     Event {
-        event_id: key.event_id("c", occurred.at),
-        kind,
-        occurred,
-        recorded_at: None,
-        boot_ns: None,
-        cluster: "c".to_owned(),
         node: Some("node1".to_owned()),
         pod: Some(pod("a")),
         container: Some("app".to_owned()),
         container_id: Some("c0ffee".to_owned()),
         restart_count: Some(0),
-        workload: None,
-        object: None,
-        content: None,
-        pid: None,
-        container_init: None,
-        cgroup_id: None,
-        episode_id: None,
-        reason: None,
-        exit_code: None,
-        source: Source::Kernel,
-        hook: "test".to_owned(),
         severity: Severity::Error,
         summary: format!("{kind} {sequence}"),
-        attributes: Default::default(),
+        ..Event::new(key.event_id("c", occurred.at), kind, occurred, "c", Source::Kernel, "test")
     }
 }
 

@@ -33,17 +33,6 @@ impl Grade {
 /// What an edge rests on: the joined values by name, sorted.
 pub type Evidence = BTreeMap<String, String>;
 
-/// The identity of an edge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EdgeKey {
-    /// The cause.
-    pub cause_id: EventId,
-    /// The effect.
-    pub effect_id: EventId,
-    /// The rule that joined them.
-    pub rule_id: &'static str,
-}
-
 /// A cause and its effect. It keeps enough of the cause to outlive it in the store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Edge {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::rule::{Choice, JoinKey, RULES, Verdict};
-use crate::{Edge, EdgeKey, Event, EventId, Grade, Owner, Retraction, Rule, Timestamp};
+use crate::{Edge, Event, EventId, Grade, Owner, Retraction, Rule, Timestamp};
 
 /// What an engine concludes from a fact.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,13 +114,8 @@ impl Engine {
         settle(out)
     }
 
-    /// How many facts were dropped from the window since the last call: they can cause nothing more.
-    pub fn take_evicted(&mut self) -> u64 {
-        self.take_evictions().map_or(0, |evicted| evicted.count)
-    }
-
-    /// What was dropped from the window since the last call, with its time; `None` if nothing was.
-    pub fn take_evictions(&mut self) -> Option<Evicted> {
+    /// What was dropped from the window since the last call and can cause nothing more; `None` if nothing was.
+    pub fn take_evicted(&mut self) -> Option<Evicted> {
         self.evicted.take()
     }
 
@@ -244,15 +239,6 @@ fn settle(out: Vec<Derived>) -> Vec<Derived> {
         }
     }
     out.into_iter().zip(keep).filter_map(|(derived, keep)| keep.then_some(derived)).collect()
-}
-
-impl Edge {
-    /// The edge's identity, if its rule is known to this version.
-    #[must_use]
-    pub fn key(&self) -> Option<EdgeKey> {
-        let rule_id = crate::rule::by_id(&self.rule_id)?.id;
-        Some(EdgeKey { cause_id: self.cause_id, effect_id: self.effect_id, rule_id })
-    }
 }
 
 #[cfg(test)]

@@ -168,6 +168,45 @@ pub struct Event {
 }
 
 impl Event {
+    /// A fact of which no more is known: the other fields are empty, `severity` is [`Severity::Info`].
+    #[must_use]
+    pub fn new(
+        event_id: EventId,
+        kind: Kind,
+        occurred: Occurrence,
+        cluster: &str,
+        source: Source,
+        hook: &str,
+    ) -> Self {
+        Self {
+            event_id,
+            kind,
+            occurred,
+            recorded_at: None,
+            boot_ns: None,
+            cluster: cluster.to_owned(),
+            node: None,
+            pod: None,
+            container: None,
+            container_id: None,
+            restart_count: None,
+            workload: None,
+            object: None,
+            content: None,
+            pid: None,
+            container_init: None,
+            cgroup_id: None,
+            episode_id: None,
+            reason: None,
+            exit_code: None,
+            source,
+            hook: hook.to_owned(),
+            severity: Severity::Info,
+            summary: String::new(),
+            attributes: Attributes::new(),
+        }
+    }
+
     /// The pod's uid, if the fact is tied to a pod.
     #[must_use]
     pub fn pod_uid(&self) -> Option<&str> {

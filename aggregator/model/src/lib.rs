@@ -23,7 +23,7 @@ pub mod text;
 pub mod time;
 
 pub use config::Content;
-pub use edge::{Edge, EdgeKey, Evidence, Grade, Retraction};
+pub use edge::{Edge, Evidence, Grade, Retraction};
 pub use engine::{Derived, Engine, Evicted};
 pub use event::{Attributes, Event, EventId, PodRef, Severity, Source, Workload};
 pub use gap::{Gap, GapReason};

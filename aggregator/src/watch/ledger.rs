@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aftertrace_model::fact::FactKey;
 use aftertrace_model::{
-    Content, Event, Kind, ObjectRef, ObjectVersion, Occurrence, PodRef, Severity, Source, Timestamp, text,
-    time,
+    Content, Event, Kind, ObjectRef, ObjectVersion, Occurrence, PodRef, Source, Timestamp, text, time,
 };
 use serde_json::{Value, json};
 
@@ -296,32 +295,10 @@ impl Ledger {
         occurred: Occurrence,
         summary: String,
     ) -> Event {
+        let (cluster, hook) = (&self.subject.cluster, &self.subject.hook);
         Event {
-            event_id,
-            kind,
-            occurred,
-            recorded_at: None,
-            boot_ns: None,
-            cluster: self.subject.cluster.clone(),
-            node: None,
-            pod: None,
-            container: None,
-            container_id: None,
-            restart_count: None,
-            workload: None,
-            object: None,
-            content: None,
-            pid: None,
-            container_init: None,
-            cgroup_id: None,
-            episode_id: None,
-            reason: None,
-            exit_code: None,
-            source: Source::Kube,
-            hook: self.subject.hook.clone(),
-            severity: Severity::Info,
             summary: text::escape(&summary),
-            attributes: Default::default(),
+            ..Event::new(event_id, kind, occurred, cluster, Source::Kube, hook)
         }
     }
 }

@@ -169,7 +169,7 @@ impl Core {
                 }
             }
         }
-        let evicted = self.engine.take_evictions();
+        let evicted = self.engine.take_evicted();
         if origin == Origin::Live {
             self.evictions.add(evicted);
         }

@@ -230,32 +230,15 @@ pub(crate) fn pod_ref(name: &str) -> PodRef {
 /// A fact of the kernel about a container of that pod.
 pub(crate) fn event(sequence: u64, kind: Kind, pod: &str, at: Timestamp) -> Event {
     let occurred = Occurrence::within(at, 0);
+    let event_id = FactKey::Record { spool_id: SPOOL, sequence }.event_id(CLUSTER, at);
     Event {
-        event_id: FactKey::Record { spool_id: SPOOL, sequence }.event_id(CLUSTER, at),
-        kind,
-        occurred,
-        recorded_at: None,
-        boot_ns: None,
-        cluster: CLUSTER.to_owned(),
-        node: None,
         pod: Some(pod_ref(pod)),
         container: Some("app".to_owned()),
         container_id: Some("c0ffee".to_owned()),
         restart_count: Some(0),
-        workload: None,
-        object: None,
-        content: None,
-        pid: None,
-        container_init: None,
-        cgroup_id: None,
-        episode_id: None,
-        reason: None,
-        exit_code: None,
-        source: Teller::Kernel,
-        hook: "test".to_owned(),
         severity: Severity::Error,
         summary: format!("{kind} of {pod}"),
-        attributes: Default::default(),
+        ..Event::new(event_id, kind, occurred, CLUSTER, Teller::Kernel, "test")
     }
 }
 
