@@ -19,6 +19,7 @@ mod attach;
 mod diagnosis;
 pub mod hook;
 pub mod load;
+mod plan;
 
 pub mod record;
 

@@ -61,6 +61,8 @@ pub(crate) fn subject(status: &SubjectStatus) -> proto::Subject {
     let mut missing: Vec<String> = hooks
         .map(|h| crate::draft::text(&format!("{}: {}", h.hook, crate::watch::chain(&h.error))))
         .collect();
+    let blind = status.tier.map_or(&[][..], |tier| status.subject.blind_spots(tier));
+    missing.extend(blind.iter().map(|spot| format!("not seen in this tier: {spot}")));
     missing.extend(status.missing_facts.iter().map(|f| crate::draft::text(&f.to_string())));
     proto::Subject {
         name: status.subject.as_str().to_owned(),

@@ -1,105 +1,144 @@
-//! One program at a time: is it of any use here, does the kernel take it, what came of each subject.
-//!
-//! Programs of one subject are attached in the order of [`BINDINGS`], so that what one hook remembers for
-//! another finds that other attached already.
+//! Subject by subject: the best of its plans that this kernel takes, and what came of each hook.
+
+use std::{cell::OnceCell, path::PathBuf};
 
 use aftertrace_ebpf_common::config::{NO_OFFSET, mark_victim_passes};
 use aya::{
-    Ebpf,
+    Btf, Ebpf, Endianness,
     programs::{Program, ProgramError},
 };
 use tracing::{debug, info, warn};
 
 use super::{
-    hook::{HookError, MissingHook, Subject, SubjectStatus, Tier},
+    hook::{HookError, MissingHook, Subject, SubjectStatus},
     loss::WatchedProgram,
     offsets::{Located, MissingFact},
-    record::RenameCall,
+    plan::{Hook, PLANS, Plan},
     tracefs::RenameFormats,
 };
 
-/// One program: its name in the object, its hook and its subject.
-pub(super) struct Binding {
-    program: &'static str,
-    hook: Hook,
-    subject: Subject,
+/// What is known of this kernel before anything is attached.
+pub(super) struct Target {
+    pub(super) located: Located,
+    pub(super) formats: RenameFormats,
+    pub(super) btf_path: PathBuf,
+    /// The kernel's types as the loader wants them, read when the first function is hooked: they take some
+    /// 20 MB, and are dropped with the target.
+    types: OnceCell<Option<Btf>>,
 }
 
-/// What a program is attached to.
-#[derive(Clone, Copy)]
-enum Hook {
-    /// A raw tracepoint.
-    Raw(&'static str),
-    /// A system call's entry or exit.
-    Syscall { name: &'static str, call: RenameCall },
-}
+impl Target {
+    pub(super) fn new(located: Located, formats: RenameFormats, btf_path: PathBuf) -> Self {
+        Self { located, formats, btf_path, types: OnceCell::new() }
+    }
 
-impl Hook {
-    /// The hook's name in status and events.
-    fn label(self) -> &'static str {
-        match self {
-            Self::Raw("signal_generate") => "raw_tp:signal_generate",
-            Self::Raw("mark_victim") => "raw_tp:mark_victim",
-            Self::Raw(_) => "raw_tp:sched_process_exit",
-            Self::Syscall { name, .. } => name,
-        }
+    fn types(&self) -> Result<&Btf, HookError> {
+        let read = || Btf::parse_file(&self.btf_path, Endianness::default()).ok();
+        self.types.get_or_init(read).as_ref().ok_or(HookError::NoTypes)
     }
 }
 
-/// All programs, in the order in which they are attached: what a hook hands on to is there before it.
-pub(super) const BINDINGS: [Binding; 9] = [
-    raw("sched_process_exit", Subject::OomExit),
-    raw("mark_victim", Subject::OomKill),
-    raw("signal_generate", Subject::OomKill),
-    syscall("exit_rename", "tp:syscalls/sys_exit_rename", RenameCall::Rename),
-    syscall("exit_renameat", "tp:syscalls/sys_exit_renameat", RenameCall::Renameat),
-    syscall("exit_renameat2", "tp:syscalls/sys_exit_renameat2", RenameCall::Renameat2),
-    syscall("enter_rename", "tp:syscalls/sys_enter_rename", RenameCall::Rename),
-    syscall("enter_renameat", "tp:syscalls/sys_enter_renameat", RenameCall::Renameat),
-    syscall("enter_renameat2", "tp:syscalls/sys_enter_renameat2", RenameCall::Renameat2),
-];
-
-const fn raw(name: &'static str, subject: Subject) -> Binding {
-    Binding { program: name, hook: Hook::Raw(name), subject }
+/// Observes every subject as well as this kernel allows.
+pub(super) fn attach_all(programs: &mut Ebpf, target: &Target) -> (Vec<SubjectStatus>, Vec<WatchedProgram>) {
+    let mut watched = Vec::new();
+    let subjects = Subject::ALL.map(|subject| {
+        let mut status = SubjectStatus::unobserved(subject, &target.located);
+        for plan in PLANS.iter().filter(|plan| plan.subject == subject) {
+            if try_plan(programs, plan, target, &mut status, &mut watched) {
+                break;
+            }
+        }
+        report(&status);
+        status
+    });
+    (subjects.into(), watched)
 }
 
-const fn syscall(program: &'static str, name: &'static str, call: RenameCall) -> Binding {
-    Binding { program, hook: Hook::Syscall { name, call }, subject: Subject::Swap }
+/// Attaches a plan's hooks; takes them off again if they are not enough.
+fn try_plan(
+    programs: &mut Ebpf,
+    plan: &Plan,
+    target: &Target,
+    status: &mut SubjectStatus,
+    watched: &mut Vec<WatchedProgram>,
+) -> bool {
+    let mut attached = Vec::new();
+    for hook in plan.hooks {
+        match attach(programs, hook, plan.subject, target) {
+            Ok(program) => attached.push(program),
+            Err(error) => status.missing_hooks.push(MissingHook { hook: hook.label, error }),
+        }
+    }
+    let labels: Vec<&'static str> = attached.iter().map(|program| program.hook).collect();
+    if !plan.is_enough(&labels) {
+        for hook in plan.hooks.iter().filter(|hook| labels.contains(&hook.label)) {
+            programs.program_mut(hook.program).map_or(Ok(()), unload).unwrap_or_else(|error| {
+                warn!(hook = hook.label, %error, "a hook that is of no use alone could not be taken off");
+            });
+        }
+        return false;
+    }
+    status.tier = Some(plan.tier);
+    status.hooks = labels;
+    watched.append(&mut attached);
+    true
 }
 
 /// Loads and attaches one program.
-pub(super) fn attach(
+fn attach(
     programs: &mut Ebpf,
-    binding: &Binding,
-    located: &Located,
-    formats: &RenameFormats,
+    hook: &Hook,
+    subject: Subject,
+    target: &Target,
 ) -> Result<WatchedProgram, HookError> {
-    check_needs(binding, located)?;
-    let program = programs.program_mut(binding.program).ok_or(HookError::NotBuilt)?;
-    let attached = match (binding.hook, program) {
-        (Hook::Raw(name), Program::RawTracePoint(program)) => program
-            .load()
-            .and_then(|()| program.attach(name).map(drop))
-            .and_then(|()| program.fd()?.try_clone().map_err(ProgramError::from)),
-        (Hook::Syscall { name, call }, Program::TracePoint(program)) => {
-            formats.check(call)?;
-            let tracepoint = name.rsplit('/').next().unwrap_or(name);
-            program
-                .load()
-                .and_then(|()| program.attach("syscalls", tracepoint).map(drop))
-                .and_then(|()| program.fd()?.try_clone().map_err(ProgramError::from))
+    check_needs(subject, &target.located)?;
+    target.formats.check(hook.label)?;
+    let program = programs.program_mut(hook.program).ok_or(HookError::NotBuilt)?;
+    load(program, hook.label, target)?;
+    let (_, place) = hook.label.split_once(':').ok_or(HookError::NotBuilt)?;
+    let attached = match program {
+        Program::RawTracePoint(program) => program.attach(place).map(drop),
+        Program::TracePoint(program) => {
+            let (category, name) = place.split_once('/').ok_or(HookError::NotBuilt)?;
+            program.attach(category, name).map(drop)
         }
+        Program::FEntry(program) => program.attach().map(drop),
+        Program::FExit(program) => program.attach().map(drop),
         _ => return Err(HookError::NotBuilt),
     };
-    let fd = attached.map_err(HookError::from_program)?;
-    Ok(WatchedProgram { hook: binding.hook.label(), fd, seen: 0 })
+    let fd = attached.and_then(|()| program.fd()?.try_clone().map_err(ProgramError::from));
+    Ok(WatchedProgram { hook: hook.label, fd: fd.map_err(HookError::from_program)?, seen: 0 })
+}
+
+/// Has the verifier take one program.
+pub(super) fn load(program: &mut Program, label: &str, target: &Target) -> Result<(), HookError> {
+    let (kind, place) = label.split_once(':').ok_or(HookError::NotBuilt)?;
+    let loaded = match (kind, program) {
+        ("raw_tp", Program::RawTracePoint(program)) => program.load(),
+        ("tp", Program::TracePoint(program)) => program.load(),
+        ("fentry", Program::FEntry(program)) => program.load(place, target.types()?),
+        ("fexit", Program::FExit(program)) => program.load(place, target.types()?),
+        _ => return Err(HookError::NotBuilt),
+    };
+    loaded.map_err(HookError::from_program)
+}
+
+/// Takes a program off its hook and out of the kernel.
+fn unload(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::RawTracePoint(program) => program.unload(),
+        Program::TracePoint(program) => program.unload(),
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        _ => Ok(()),
+    }
 }
 
 /// A hook whose records would say nothing is not attached.
-fn check_needs(binding: &Binding, located: &Located) -> Result<(), HookError> {
+fn check_needs(subject: Subject, located: &Located) -> Result<(), HookError> {
     let o = &located.offsets;
     let is_pairing_known = located.mark_victim_passes != mark_victim_passes::UNKNOWN;
-    let needs: &[(bool, &str)] = match binding.subject {
+    let needs: &[(bool, &str)] = match subject {
         Subject::OomKill => &[
             (o.task_tgid != NO_OFFSET, "a task's tgid"),
             (o.task_pid != NO_OFFSET, "a task's tid"),
@@ -120,77 +159,35 @@ fn check_needs(binding: &Binding, located: &Located) -> Result<(), HookError> {
     Err(missing.map_or(HookError::NotBuilt, HookError::NeedsFact))
 }
 
-/// Gathers what came of each subject.
-pub(super) struct Status {
-    subjects: Vec<SubjectStatus>,
+impl SubjectStatus {
+    fn unobserved(subject: Subject, located: &Located) -> Self {
+        let lacks = |missing: &&MissingFact| missing.subjects.contains(&subject);
+        Self {
+            subject,
+            tier: None,
+            hooks: Vec::new(),
+            missing_hooks: Vec::new(),
+            missing_facts: located.missing.iter().filter(lacks).cloned().collect(),
+        }
+    }
 }
 
-impl Status {
-    pub(super) fn new(located: &Located) -> Self {
-        let subjects = Subject::ALL.map(|subject| {
-            let lacks = |missing: &&MissingFact| missing.subjects.contains(&subject);
-            SubjectStatus {
-                subject,
-                tier: None,
-                hooks: Vec::new(),
-                missing_hooks: Vec::new(),
-                missing_facts: located.missing.iter().filter(lacks).cloned().collect(),
-            }
-        });
-        Self { subjects: subjects.into() }
-    }
-
-    fn of(&mut self, subject: Subject) -> &mut SubjectStatus {
-        self.subjects
-            .iter_mut()
-            .find(|status| status.subject == subject)
-            .expect("new() makes one for each subject")
-    }
-
-    pub(super) fn attached(&mut self, binding: &Binding) {
-        self.of(binding.subject).hooks.push(binding.hook.label());
-    }
-
-    pub(super) fn missing(&mut self, binding: &Binding, error: HookError) {
-        let hook = binding.hook.label();
-        self.of(binding.subject).missing_hooks.push(MissingHook { hook, error });
-    }
-
-    /// Decides which subjects are observed, and logs it.
-    pub(super) fn finish(mut self) -> Vec<SubjectStatus> {
-        for status in &mut self.subjects {
-            let is_observed = match status.subject {
-                // Either of the pair alone says nothing.
-                Subject::OomKill => status.missing_hooks.is_empty(),
-                Subject::OomExit => !status.hooks.is_empty(),
-                // One call's entry and exit are enough; which call a writer uses is its own affair.
-                Subject::Swap => {
-                    let has = |edge: &str, call: &str| {
-                        status.hooks.iter().any(|hook| *hook == format!("tp:syscalls/sys_{edge}_{call}"))
-                    };
-                    ["rename", "renameat", "renameat2"]
-                        .iter()
-                        .any(|call| has("enter", call) && has("exit", call))
-                }
-            };
-            status.tier = is_observed.then_some(Tier::Tracepoint);
-            match status.tier {
-                Some(tier) => {
-                    info!(subject = %status.subject, tier = tier.as_str(), hooks = ?status.hooks, "observing")
-                }
-                None => warn!(subject = %status.subject, "not observed"),
-            }
-            for MissingHook { hook, error } in &status.missing_hooks {
-                match error {
-                    // Of the rename calls each architecture has its own.
-                    HookError::Absent if is_observed => debug!(hook, "this kernel has no such hook"),
-                    error => warn!(subject = %status.subject, hook, %error, "a hook is missing"),
-                }
-            }
-            for fact in &status.missing_facts {
-                warn!(subject = %status.subject, %fact, "a fact is missing from this subject's records");
-            }
+/// Logs what came of a subject.
+fn report(status: &SubjectStatus) {
+    match status.tier {
+        Some(tier) => {
+            info!(subject = %status.subject, tier = tier.as_str(), hooks = ?status.hooks, "observing");
         }
-        self.subjects
+        None => warn!(subject = %status.subject, "not observed"),
+    }
+    for MissingHook { hook, error } in &status.missing_hooks {
+        if status.tier.is_some() {
+            debug!(subject = %status.subject, hook, %error, "observed without this hook");
+        } else {
+            warn!(subject = %status.subject, hook, %error, "a hook is missing");
+        }
+    }
+    for fact in &status.missing_facts {
+        warn!(subject = %status.subject, %fact, "a fact is missing from this subject's records");
     }
 }

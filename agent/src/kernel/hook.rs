@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use aya::programs::ProgramError;
+use aya::{BtfError, programs::ProgramError};
 
 use super::{offsets::MissingFact, tracefs::TracefsError};
 
@@ -18,8 +18,8 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// All subjects, in the order of their files.
-    pub const ALL: [Self; 3] = [Self::OomKill, Self::OomExit, Self::Swap];
+    /// All subjects, in the order in which they are attached: what a hook hands on to is there before it.
+    pub const ALL: [Self; 3] = [Self::OomExit, Self::OomKill, Self::Swap];
 
     /// The name in `aft status` and in losses.
     #[must_use]
@@ -28,6 +28,17 @@ impl Subject {
             Self::OomKill => "oom_kill",
             Self::OomExit => "oom_exit",
             Self::Swap => "swap",
+        }
+    }
+
+    /// What is not seen because of the tier, for `aft status`.
+    #[must_use]
+    pub fn blind_spots(self, tier: Tier) -> &'static [&'static str] {
+        match (self, tier) {
+            (Self::Swap, Tier::Tracepoint) => {
+                &["renames by io_uring and by 32-bit programs, which run no system-call tracepoint"]
+            }
+            _ => &[],
         }
     }
 }
@@ -41,6 +52,8 @@ impl fmt::Display for Subject {
 /// How a subject is observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
+    /// By the entry and exit of kernel functions (fentry, fexit), where the kernel allows it.
+    Tracing,
     /// By tracepoints and raw tracepoints, which every kernel from 5.8 on has.
     Tracepoint,
 }
@@ -50,6 +63,7 @@ impl Tier {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Tracing => "tracing",
             Self::Tracepoint => "tracepoint",
         }
     }
@@ -106,6 +120,9 @@ pub enum HookError {
     /// Without this fact the hook's records would say nothing.
     #[error("not used, because the kernel does not offer {0}")]
     NeedsFact(MissingFact),
+    /// The kernel's types, by which a function is found, are not understood by the loader.
+    #[error("the kernel's types could not be read for hooking its functions; report this with its version")]
+    NoTypes,
     /// The embedded object has no such program: a defect of this build.
     #[error("this build has no program of that name; report this")]
     NotBuilt,
@@ -123,6 +140,9 @@ impl From<TracefsError> for HookError {
 impl HookError {
     /// Sorts a loader's error by what helps against it.
     pub(super) fn from_program(error: ProgramError) -> Self {
+        if let ProgramError::Btf(BtfError::UnknownBtfTypeName { .. }) = error {
+            return Self::Absent;
+        }
         let errno = errno(&error);
         match (errno, error) {
             (Some(libc_errno::EPERM | libc_errno::EACCES), error) if !is_verifier(&error) => {

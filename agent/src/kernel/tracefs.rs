@@ -136,8 +136,11 @@ impl RenameFormats {
         self.0.each_ref().map(|format| format.as_ref().copied().unwrap_or(RenameFormat::NONE))
     }
 
-    /// Whether one call can be observed.
-    pub(super) fn check(&self, call: RenameCall) -> Result<(), TracefsError> {
+    /// Whether the formats that a hook of that label needs are known.
+    pub(super) fn check(&self, label: &str) -> Result<(), TracefsError> {
+        let calls = [RenameCall::Rename, RenameCall::Renameat, RenameCall::Renameat2];
+        let is_of = |call: &RenameCall| label.ends_with(&format!("_{}", call.as_str()));
+        let Some(call) = calls.into_iter().find(is_of) else { return Ok(()) };
         self.0[call as usize].as_ref().map(drop).map_err(Clone::clone)
     }
 }

@@ -1,0 +1,104 @@
+//! Which programs observe which subject: for each subject the ways to do it, the best first.
+//!
+//! A hook is written as its label, which `aft status` and events show too: `raw_tp:<tracepoint>`,
+//! `tp:<category>/<tracepoint>`, `fentry:<function>` or `fexit:<function>`.
+
+use super::hook::{Subject, Tier};
+
+/// One way to observe a subject.
+pub(super) struct Plan {
+    pub(super) subject: Subject,
+    pub(super) tier: Tier,
+    /// In the order in which they are attached: what a hook hands on to is there before it.
+    pub(super) hooks: &'static [Hook],
+    pub(super) enough: Enough,
+}
+
+/// One program and where it belongs.
+pub(super) struct Hook {
+    /// The program's name in the object.
+    pub(super) program: &'static str,
+    /// Where it is attached.
+    pub(super) label: &'static str,
+}
+
+/// How many of its hooks a plan needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Enough {
+    /// Every one; fewer say nothing.
+    All,
+    /// Entry and exit of one system call at least; which call a program uses is its own affair, and each
+    /// architecture has its own.
+    OneCall,
+}
+
+impl Plan {
+    /// Whether the hooks attached are enough.
+    pub(super) fn is_enough(&self, attached: &[&str]) -> bool {
+        match self.enough {
+            Enough::All => self.hooks.iter().all(|hook| attached.contains(&hook.label)),
+            Enough::OneCall => attached.iter().any(|entry| {
+                let exit = entry.replace("/sys_enter_", "/sys_exit_");
+                exit != *entry && attached.contains(&exit.as_str())
+            }),
+        }
+    }
+}
+
+const fn hook(program: &'static str, label: &'static str) -> Hook {
+    Hook { program, label }
+}
+
+/// Every plan; those of one subject from the best to the last.
+pub(super) const PLANS: &[Plan] = &[
+    Plan {
+        subject: Subject::OomExit,
+        tier: Tier::Tracepoint,
+        hooks: &[hook("sched_process_exit", "raw_tp:sched_process_exit")],
+        enough: Enough::All,
+    },
+    Plan {
+        subject: Subject::OomKill,
+        tier: Tier::Tracepoint,
+        // Either of the pair alone says nothing.
+        hooks: &[
+            hook("mark_victim", "raw_tp:mark_victim"),
+            hook("signal_generate", "raw_tp:signal_generate"),
+        ],
+        enough: Enough::All,
+    },
+    Plan {
+        subject: Subject::Swap,
+        tier: Tier::Tracepoint,
+        hooks: &[
+            hook("exit_rename", "tp:syscalls/sys_exit_rename"),
+            hook("exit_renameat", "tp:syscalls/sys_exit_renameat"),
+            hook("exit_renameat2", "tp:syscalls/sys_exit_renameat2"),
+            hook("enter_rename", "tp:syscalls/sys_enter_rename"),
+            hook("enter_renameat", "tp:syscalls/sys_enter_renameat"),
+            hook("enter_renameat2", "tp:syscalls/sys_enter_renameat2"),
+        ],
+        enough: Enough::OneCall,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subject_has_a_plan_and_the_better_tier_comes_first() {
+        for subject in Subject::ALL {
+            let tiers: Vec<Tier> = PLANS.iter().filter(|p| p.subject == subject).map(|p| p.tier).collect();
+            assert!(matches!(*tiers, [_] | [Tier::Tracing, Tier::Tracepoint]), "{subject}: {tiers:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_is_observed_by_its_entry_and_its_exit() {
+        let swap = PLANS.iter().find(|p| p.enough == Enough::OneCall).expect("renames are calls");
+        let enter = "tp:syscalls/sys_enter_renameat2";
+        assert!(!swap.is_enough(&[enter, "tp:syscalls/sys_exit_rename"]));
+        assert!(swap.is_enough(&[enter, "tp:syscalls/sys_exit_renameat2"]));
+    }
+}
