@@ -116,14 +116,37 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 pub(crate) fn run_lines(
     command: &mut Command,
     bound: Duration,
-    mut line: impl FnMut(&str),
+    line: impl FnMut(&str),
 ) -> Result<ExitStatus> {
     let (reader, writer) = std::io::pipe().context("make a pipe")?;
     command.stdout(writer.try_clone().context("share a pipe")?).stderr(writer);
     let mut group = Group::spawn(command)?;
     // The command holds the pipe's write ends too: drop them, or the reader never sees the end.
     command.stdout(Stdio::null()).stderr(Stdio::null());
+    follow(command, &mut group, reader, Some(bound), line)
+}
 
+/// Runs a command with its errors on ours, gives each line of its output to `line`; an error if it fails.
+pub(crate) fn run_reading(command: &mut Command, line: impl FnMut(&str)) -> Result<()> {
+    let (reader, writer) = std::io::pipe().context("make a pipe")?;
+    command.stdout(writer);
+    let mut group = Group::spawn(command)?;
+    command.stdout(Stdio::null());
+    let status = follow(command, &mut group, reader, None, line)?;
+    if !status.success() {
+        bail!("{} failed: {status}", shown(command));
+    }
+    Ok(())
+}
+
+/// Reads a pipe to its end; an interrupt or the bound ends the group first.
+fn follow(
+    command: &Command,
+    group: &mut Group,
+    reader: PipeReader,
+    bound: Option<Duration>,
+    mut line: impl FnMut(&str),
+) -> Result<ExitStatus> {
     let lines = lines_of(reader);
     let started = Instant::now();
     loop {
@@ -136,9 +159,9 @@ pub(crate) fn run_lines(
             group.end()?;
             bail!("interrupted");
         }
-        if started.elapsed() > bound {
+        if bound.is_some_and(|bound| started.elapsed() > bound) {
             group.end()?;
-            bail!("{} did not end within {} s", shown(command), bound.as_secs());
+            bail!("{} did not end within {} s", shown(command), started.elapsed().as_secs());
         }
     }
 }

@@ -11,6 +11,7 @@ mod lint;
 mod setup;
 mod test;
 mod tidy;
+mod vm_test;
 
 mod child;
 mod interrupt;
@@ -41,6 +42,8 @@ enum Task {
     Build(build::Args),
     /// Run all tests, and say which could not run here and why
     Test(test::Args),
+    /// Run the tests of the kernel's part in virtual machines with other kernels
+    VmTest(vm_test::Args),
     /// Check format, lints, documents, licences, spelling and the rules of `tidy`
     Lint(lint::Args),
     /// Check this project's own rules: layout, imports, headers, links, decision records
@@ -68,6 +71,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Setup(args) => setup::run(&workspace, &args),
         Task::Build(args) => build::run(&workspace, &args),
         Task::Test(args) => test::run(&workspace, &args),
+        Task::VmTest(args) => vm_test::run(&workspace, &args),
         Task::Lint(args) => lint::run(&workspace, &args),
         Task::Tidy => tidy::run(&workspace),
         Task::Demo(args) => demo::run(&workspace, &args),

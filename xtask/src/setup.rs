@@ -4,7 +4,10 @@
 //! tool whose absence only means that some check cannot run is an [`Absent`], which the command reports.
 
 mod cargo_tool;
+mod deb;
+mod kernels;
 mod libduckdb;
+mod machine;
 mod pins;
 mod rust;
 mod system;
@@ -16,9 +19,15 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+pub(crate) use self::kernels::{Kernel, Series};
+pub(crate) use self::machine::Machine;
+pub(crate) use self::pins::QEMU;
 use crate::workspace::{TOOLS_DIR_ENV, Workspace};
+
+/// How an absent [`Need::Machine`] is named.
+pub(crate) const MACHINE: &str = "virtual machines";
 
 /// Arguments of `setup`.
 #[derive(clap::Args)]
@@ -37,6 +46,8 @@ pub(crate) enum Need {
     Store,
     /// The DuckDB command line: tests read the store with it as a user would.
     DuckdbCli,
+    /// qemu, the kernels of the matrix and the guest's base programs: `vm-test` boots them.
+    Machine,
     /// rustfmt, clippy, cargo-deny, cargo-machete and typos.
     Lint,
 }
@@ -66,12 +77,13 @@ pub(crate) struct Tools {
     moved: bool,
     pub(crate) duckdb: Duckdb,
     pub(crate) duckdb_cli: Option<PathBuf>,
+    pub(crate) machine: Option<Machine>,
     pub(crate) absent: Vec<Absent>,
 }
 
 /// Runs the command.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
-    let mut needs = vec![Need::Kernel, Need::Store, Need::DuckdbCli];
+    let mut needs = vec![Need::Kernel, Need::Store, Need::DuckdbCli, Need::Machine];
     if args.lint {
         needs.push(Need::Lint);
     }
@@ -96,6 +108,7 @@ pub(crate) fn ensure(workspace: &Workspace, needs: &[Need]) -> Result<Tools> {
         moved: workspace.tools_moved,
         duckdb: Duckdb::Prebuilt(dir.join("libduckdb")),
         duckdb_cli: None,
+        machine: None,
         absent: Vec::new(),
     };
     for need in needs {
@@ -108,6 +121,10 @@ pub(crate) fn ensure(workspace: &Workspace, needs: &[Need]) -> Result<Tools> {
             Need::DuckdbCli => match wheel::bring(dir, &pins::DUCKDB_CLI) {
                 Ok(path) => tools.duckdb_cli = Some(path),
                 Err(error) => tools.lacks("duckdb", &error),
+            },
+            Need::Machine => match machine::bring(dir) {
+                Ok(machine) => tools.machine = Some(machine),
+                Err(error) => tools.lacks(MACHINE, &error),
             },
             Need::Lint => lint_tools(workspace, &mut tools)?,
         }
@@ -180,6 +197,14 @@ fn remove_scratch(tools: &Path) -> Result<()> {
         fs::remove_dir_all(&dir).with_context(|| format!("remove {}", dir.display()))?;
     }
     Ok(())
+}
+
+fn only_file(dir: &Path) -> Result<PathBuf> {
+    let mut entries = fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))?;
+    match (entries.next(), entries.next()) {
+        (Some(entry), None) => Ok(entry.context("read a folder entry")?.path()),
+        _ => bail!("expected one downloaded file in {}", dir.display()),
+    }
 }
 
 /// Whether a program of this name is on the path.

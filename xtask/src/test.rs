@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use self::report::Report;
+pub(crate) use self::report::Report;
 use crate::child;
 use crate::setup::{self, Need, Tools};
 use crate::workspace::{Profile, Workspace};

@@ -95,6 +95,15 @@ pub(crate) const DUCKDB_CLI: WheelPin = WheelPin {
     ],
 };
 
+/// Boots the kernels of the matrix. Any version of the last years does, so the system's own is taken.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
+
+/// The Debian package that has it.
+pub(crate) const QEMU_PACKAGE: &str = "qemu-system-x86";
+
+/// The Debian package of the guest's base programs.
+pub(crate) const BUSYBOX_PACKAGE: &str = "busybox-static";
+
 /// The npm package with `libduckdb.so` of DuckDB 1.5.6. The package for arm64 has no release of this version,
 /// so arm64 builds DuckDB from source.
 pub(crate) const LIBDUCKDB_PACKAGE: &str = "@duckdb/node-bindings-linux-x64@1.5.6-r.1";

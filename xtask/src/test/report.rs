@@ -107,6 +107,31 @@ impl Report {
         }
     }
 
+    /// A test program of this name begins, for a runner that is not cargo.
+    pub(crate) fn begin(&mut self, name: String) {
+        self.close_suite();
+        self.suites.push(Suite { name, ..Suite::default() });
+    }
+
+    /// The test program that began last is over; an exit code that no test accounts for is a failure.
+    pub(crate) fn finish(&mut self, name: &str, code: i32) {
+        self.close_suite();
+        let suite = self.suite();
+        if code != 0 && suite.failures.is_empty() {
+            suite.failures.push(format!("{name} ended with {code}, though no test failed"));
+        }
+    }
+
+    /// Something that would have run, and could not.
+    pub(crate) fn skip(&mut self, suite: &str, what: String, why: &str) {
+        if self.suites.last().is_none_or(|last| last.name != suite) {
+            self.begin(suite.to_owned());
+        }
+        let suite = self.suite();
+        suite.ended = true;
+        suite.skips.insert(what, why.to_owned());
+    }
+
     /// The run is over; a failure that no test accounts for counts as one.
     pub(crate) fn end(&mut self, success: bool) {
         self.close_suite();

@@ -1,0 +1,161 @@
+//! One virtual machine: its command, its run, and what its second serial port says.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::image::{self, Contents};
+use super::matrix::Variant;
+use crate::child;
+use crate::setup::{Kernel, Machine, QEMU};
+use crate::workspace::Workspace;
+
+/// The guest's memory. The image lies in it twice while it is unpacked; tests take some 100 MiB.
+const MEMORY: &str = "2G";
+
+/// How much of the console is shown when a machine ends badly: a panic with its backtrace.
+const CONSOLE_TAIL: usize = 60;
+
+/// A machine that has not booted yet.
+#[derive(Debug)]
+pub(crate) struct Guest<'a> {
+    workspace: &'a Workspace,
+    machine: &'a Machine,
+    pub(crate) kernel: &'a Kernel,
+    pub(crate) variant: Variant,
+    kvm: bool,
+}
+
+/// A line from the guest.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Line<'a> {
+    /// A program begins.
+    Begin(&'a str),
+    /// What it wrote.
+    Output(&'a str),
+    /// It ended with this exit code.
+    End(&'a str, i32),
+}
+
+impl<'a> Guest<'a> {
+    /// Describes a machine.
+    pub(crate) fn new(
+        workspace: &'a Workspace,
+        machine: &'a Machine,
+        kernel: &'a Kernel,
+        variant: Variant,
+        kvm: bool,
+    ) -> Self {
+        Self { workspace, machine, kernel, variant, kvm }
+    }
+
+    /// How reports call it.
+    pub(crate) fn name(&self) -> String {
+        format!("Linux {}, {}", self.kernel.release, self.variant.name())
+    }
+
+    /// Boots it, gives each line of its programs to `line`, and waits until it powers off. A machine that
+    /// panics, hangs or stops early is an error with the end of its console.
+    pub(crate) fn run(
+        &self,
+        contents: &Contents,
+        bound: Duration,
+        mut line: impl FnMut(Line<'_>),
+    ) -> Result<()> {
+        let dir = self.folder()?;
+        let console = dir.join("console.log");
+        let _ = fs::remove_file(&console);
+        let mut qemu = self.command(contents)?;
+        // The console on the first port, results on the second.
+        qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
+        let mut done = false;
+        let ended = child::run_lines(&mut qemu, bound, |text| match parse(text) {
+            Parsed::Line(parsed) => line(parsed),
+            Parsed::Done => done = true,
+            Parsed::Nothing => {}
+        });
+        let why = match ended {
+            Ok(status) if done && status.success() => return Ok(()),
+            Ok(status) => format!("it stopped before its plan was done ({QEMU}: {status})"),
+            Err(error) => format!("{error:#}"),
+        };
+        let text = fs::read(&console).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(CONSOLE_TAIL)..].join("\n    ");
+        bail!("{}: {why}; the end of {}:\n    {tail}", self.name(), console.display());
+    }
+
+    /// Boots it with its console on this terminal and a shell instead of the plan's programs.
+    pub(crate) fn shell(&self, contents: &Contents) -> Result<()> {
+        let mut qemu = self.command(contents)?;
+        qemu.args(["-serial", "mon:stdio", "-serial", "null"]);
+        let status = qemu.status().with_context(|| format!("start {QEMU}"))?;
+        if !status.success() {
+            bail!("{QEMU} failed: {status}");
+        }
+        Ok(())
+    }
+
+    fn folder(&self) -> Result<PathBuf> {
+        let name = format!("{}-{}", self.kernel.series.name(), self.variant.slug());
+        let dir = self.workspace.root.join("target/vm").join(name);
+        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        Ok(dir)
+    }
+
+    fn command(&self, contents: &Contents) -> Result<Command> {
+        let image = self.folder()?.join("initramfs");
+        image::write(&image, &self.machine.busybox, contents)?;
+        let mut qemu = Command::new(QEMU);
+        qemu.args(["-M", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+        qemu.args(["-accel", if self.kvm { "kvm" } else { "tcg,thread=multi" }, "-cpu", "max"]);
+        qemu.args(["-m", MEMORY, "-smp", &self.variant.cpus().to_string()]);
+        // Without a virtual disk or network there is no driver to load. Error messages and panics reach the
+        // console; the OOM killer's tables, which are warnings, would cost seconds on a serial port.
+        let options = ["console=ttyS0 loglevel=4 panic=-1 oops=panic", self.variant.boot_options()].join(" ");
+        qemu.arg("-kernel").arg(self.kernel.image()).arg("-initrd").arg(&image).arg("-append").arg(options);
+        Ok(qemu)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Parsed<'a> {
+    Line(Line<'a>),
+    Done,
+    Nothing,
+}
+
+/// Reads a line of the second serial port. The guest puts an empty line before each `@@`, because a program
+/// may end without a line end.
+fn parse(text: &str) -> Parsed<'_> {
+    let Some(control) = text.strip_prefix("@@ ") else { return Parsed::Line(Line::Output(text)) };
+    match control.split(' ').collect::<Vec<_>>().as_slice() {
+        ["begin", name] => Parsed::Line(Line::Begin(name)),
+        ["end", name, code] => match code.parse() {
+            Ok(code) => Parsed::Line(Line::End(name, code)),
+            Err(_) => Parsed::Line(Line::Output(text)),
+        },
+        ["done"] => Parsed::Done,
+        _ => Parsed::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_lines_are_told_from_output() {
+        let line = Parsed::Line;
+        assert_eq!(parse("@@ begin kernel"), line(Line::Begin("kernel")));
+        assert_eq!(parse("@@ end kernel 101"), line(Line::End("kernel", 101)));
+        assert_eq!(parse("@@ done"), Parsed::Done);
+        assert_eq!(parse("test a ... ok"), line(Line::Output("test a ... ok")));
+        assert_eq!(parse(" @@ done"), line(Line::Output(" @@ done")));
+        assert_eq!(parse("@@ end kernel x"), line(Line::Output("@@ end kernel x")));
+    }
+}

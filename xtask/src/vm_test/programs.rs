@@ -1,0 +1,133 @@
+//! The test programs that run in the guests, and how they are built.
+//!
+//! To add one, write its row in [`PROGRAMS`].
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use super::matrix::Variant;
+use crate::child;
+use crate::setup::Tools;
+use crate::workspace::Workspace;
+
+/// A test program, and what it needs in the guest.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// The test target's name, and the program's in all output.
+    pub(crate) name: &'static str,
+    /// Its package.
+    pub(crate) package: &'static str,
+    /// Other packages whose programs it starts; these lie where cargo puts them.
+    pub(crate) programs_of: &'static [&'static str],
+    /// Its environment, beside what cargo and `xtask test` set.
+    pub(crate) env: &'static [(&'static str, &'static str)],
+    /// Which of its tests run in a variant: `None` leaves the program out, an empty filter takes all.
+    pub(crate) filter: fn(Variant) -> Option<&'static str>,
+}
+
+/// Every program, in the order in which they run.
+pub(crate) const PROGRAMS: &[Program] = &[Program {
+    name: "kernel",
+    package: "aftertrace-agent",
+    programs_of: &[],
+    env: &[],
+    filter: |_| Some(""),
+}];
+
+/// A built test program.
+#[derive(Debug)]
+pub(crate) struct Built {
+    /// Its row.
+    pub(crate) program: &'static Program,
+    /// The executable.
+    pub(crate) executable: PathBuf,
+    /// The folder of its package, which cargo makes the current folder of a test.
+    pub(crate) folder: PathBuf,
+    /// The programs of `programs_of`.
+    pub(crate) companions: Vec<PathBuf>,
+}
+
+/// A line of cargo's JSON that names an artefact; of the other lines only `reason` is read.
+#[derive(Debug, Deserialize)]
+struct Message {
+    reason: String,
+    target: Option<Target>,
+    executable: Option<PathBuf>,
+    manifest_path: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+/// Builds the programs as `cargo test` of their packages alone would, so that nothing is compiled twice for
+/// who works on one of them.
+pub(crate) fn build(
+    workspace: &Workspace,
+    tools: &Tools,
+    programs: &[&'static Program],
+) -> Result<Vec<Built>> {
+    let mut built = Vec::new();
+    for program in programs {
+        let mut build = workspace.cargo();
+        build.args(["build", "--package", program.package, "--test", program.name]);
+        if !program.programs_of.is_empty() {
+            build.arg("--bins");
+            build.args(program.programs_of.iter().flat_map(|package| ["--package", package]));
+        }
+        tools.configure(&mut build);
+        built.extend(built_by(build, &[program])?);
+    }
+    Ok(built)
+}
+
+/// Finds the programs in a build of everything, as `test` has just made it.
+pub(crate) fn find(mut build: std::process::Command) -> Result<Vec<Built>> {
+    let programs: Vec<&'static Program> = PROGRAMS.iter().collect();
+    build.arg("--quiet");
+    built_by(build, &programs)
+}
+
+/// Runs a build and picks the programs' files out of what cargo says about it.
+fn built_by(mut build: std::process::Command, programs: &[&'static Program]) -> Result<Vec<Built>> {
+    build.args(["--message-format", "json-render-diagnostics"]);
+    let mut messages = Vec::new();
+    let mut unread = None;
+    child::run_reading(&mut build, |line| match serde_json::from_str::<Message>(line) {
+        Ok(message) => messages.push(message),
+        Err(error) => unread = Some(error),
+    })?;
+    if let Some(error) = unread {
+        return Err(error).context("read what cargo says about a build");
+    }
+    programs.iter().map(|program| pick(&messages, program)).collect()
+}
+
+fn pick(messages: &[Message], program: &'static Program) -> Result<Built> {
+    let artefacts = || messages.iter().filter(|message| message.reason == "compiler-artifact");
+    let is = |message: &Message, name: &str, kind: &str| {
+        message
+            .target
+            .as_ref()
+            .is_some_and(|target| target.name == name && target.kind.iter().any(|found| found == kind))
+    };
+    let test = artefacts().find(|message| is(message, program.name, "test"));
+    let Some((executable, manifest)) =
+        test.and_then(|test| test.executable.clone().zip(test.manifest_path.clone()))
+    else {
+        bail!("cargo built no test program {} of {}", program.name, program.package);
+    };
+    let companion = |name: &&str| {
+        artefacts()
+            .find(|message| is(message, name, "bin"))
+            .and_then(|message| message.executable.clone())
+            .with_context(|| format!("cargo built no program {name}"))
+    };
+    let companions = program.programs_of.iter().map(companion).collect::<Result<_>>()?;
+    let folder = manifest.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok(Built { program, executable, folder, companions })
+}
