@@ -55,6 +55,29 @@ pub enum FactKey<'a> {
         /// `metadata.uid`.
         uid: &'a str,
     },
+    /// A container did not take up a generation of a volume. Its first time is the swap's.
+    Stale {
+        /// Uid of the pod.
+        pod_uid: &'a str,
+        /// Id of the container, without the runtime's prefix.
+        container_id: &'a str,
+        /// Name of the volume in the pod spec.
+        volume: &'a str,
+        /// The generation, or the object's version for a mount that has none (`subPath`).
+        generation: &'a str,
+        /// `kind/namespace/name` of the object shown; empty where it is not known.
+        object: &'a str,
+    },
+    /// A container's environment holds values of an object. Its first time is the container's start as its
+    /// status tells.
+    Injected {
+        /// Uid of the pod.
+        pod_uid: &'a str,
+        /// Id of the container, without the runtime's prefix.
+        container_id: &'a str,
+        /// `kind/namespace/name` of the object.
+        object: &'a str,
+    },
 }
 
 impl FactKey<'_> {
@@ -81,6 +104,12 @@ impl FactKey<'_> {
             }
             Self::Version { uid, resource_version } => texts(&mut hash, &["version", uid, resource_version]),
             Self::Deleted { uid } => texts(&mut hash, &["deleted", uid]),
+            Self::Stale { pod_uid, container_id, volume, generation, object } => {
+                texts(&mut hash, &["stale", pod_uid, container_id, volume, generation, object]);
+            }
+            Self::Injected { pod_uid, container_id, object } => {
+                texts(&mut hash, &["injected", pod_uid, container_id, object]);
+            }
         }
         let digest = hash.finalize();
         let mut bytes = [0_u8; 16];
@@ -119,6 +148,13 @@ mod tests {
 
     #[test]
     fn different_facts_differ() {
+        let stale = |generation| FactKey::Stale {
+            pod_uid: "u",
+            container_id: "c",
+            volume: "v",
+            generation,
+            object: "ConfigMap/shop/cfg",
+        };
         let ids = [
             FactKey::Terminated { pod_uid: "u", container_id: "c" }.event_id("k", T),
             FactKey::Started { pod_uid: "u", container_id: "c" }.event_id("k", T),
@@ -126,6 +162,9 @@ mod tests {
             FactKey::Terminated { pod_uid: "u", container_id: "c" }.event_id("other", T),
             FactKey::Record { spool_id: Uuid::nil(), sequence: 1 }.event_id("k", T),
             FactKey::Record { spool_id: Uuid::nil(), sequence: 2 }.event_id("k", T),
+            FactKey::Injected { pod_uid: "u", container_id: "c", object: "o" }.event_id("k", T),
+            stale("..1").event_id("k", T),
+            stale("..2").event_id("k", T),
         ];
         let unique: std::collections::BTreeSet<_> = ids.iter().collect();
         assert_eq!(unique.len(), ids.len());

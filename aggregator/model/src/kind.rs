@@ -46,6 +46,13 @@ kinds! {
     OomEpisode = "oom_episode",
     /// One process killed by the kernel's OOM killer.
     OomKill = "oom_kill",
+    /// A container's init executed its program.
+    ProcessStarted = "process_started",
+    /// A process ended: a victim of the OOM killer, or a container's init.
+    ProcessExited = "process_exited",
+    /// A process sent SIGKILL or SIGTERM to a container's init, and the kernel took it: a signal to a process
+    /// that is dying already (`TRACE_SIGNAL_IGNORED`) is no fact, so what follows an OOM kill is not told here.
+    ProcessKilled = "process_killed",
     /// A container was started, as its status tells.
     ContainerStarted = "container_started",
     /// A container ended, as its status tells.
@@ -56,6 +63,17 @@ kinds! {
     ConfigChanged = "config_changed",
     /// A mounted volume's `..data` was swapped to a new generation on a node.
     ConfigSwapped = "config_swapped",
+    /// The kernel delivered the swap of a volume to a process that watches it.
+    ConfigNotified = "config_notified",
+    /// A container opened a file of a volume's new generation for the first time.
+    ConfigRead = "config_read",
+    /// A process was found to follow a volume in a way that will miss changes: a watch on a dead inode, or a
+    /// descriptor or mapping of a removed generation.
+    ConfigWatched = "config_watched",
+    /// A container did not open a volume's new generation within the time allowed, or cannot ever.
+    ConfigStale = "config_stale",
+    /// A container's init has variables in its environment that the pod spec takes from a ConfigMap or Secret.
+    ConfigInjected = "config_injected",
     /// A watched object was deleted in the API.
     ObjectDeleted = "object_deleted",
 }

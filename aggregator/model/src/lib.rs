@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attribute;
 pub mod config;
 mod edge;
 pub mod engine;

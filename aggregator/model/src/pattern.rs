@@ -63,6 +63,7 @@ pub const PATTERNS: &[Pattern] = &[
             optional(Kind::MemoryPressure, Role::Precursor),
             step(Kind::OomEpisode, Role::Trigger),
             step(Kind::OomKill, Role::Trigger),
+            optional(Kind::ProcessExited, Role::Effect),
             optional(Kind::ContainerTerminated, Role::Effect),
             optional(Kind::ContainerWaiting, Role::Effect),
             optional(Kind::ContainerStarted, Role::Effect),
@@ -77,10 +78,32 @@ pub const PATTERNS: &[Pattern] = &[
         id: "P003",
         name: "ConfigMap mount swap",
         anchor: Kind::ConfigSwapped,
-        steps: &[step(Kind::ConfigChanged, Role::Trigger), step(Kind::ConfigSwapped, Role::Effect)],
+        steps: &[
+            step(Kind::ConfigChanged, Role::Trigger),
+            step(Kind::ConfigSwapped, Role::Effect),
+            optional(Kind::ConfigNotified, Role::Effect),
+            optional(Kind::ConfigRead, Role::Effect),
+            optional(Kind::ConfigWatched, Role::Effect),
+            optional(Kind::ConfigStale, Role::Effect),
+        ],
         remediation: &[
             "check that the application watches the directory, not the file",
             "restart the workload if it read the file only at start",
+        ],
+    },
+    Pattern {
+        id: "P006",
+        name: "Killed by a signal",
+        anchor: Kind::ProcessKilled,
+        steps: &[
+            step(Kind::ProcessKilled, Role::Trigger),
+            optional(Kind::ProcessExited, Role::Effect),
+            optional(Kind::ContainerTerminated, Role::Effect),
+        ],
+        remediation: &[
+            "look at the sender: a kubelet or runtime ends containers for failed probes, evictions and deletions",
+            "let the program end on SIGTERM within its grace period if SIGKILL followed",
+            "look for a memory killer in user space (systemd-oomd and the like) if the sender is one",
         ],
     },
 ];

@@ -4,7 +4,10 @@
 //! either declines or says how sure it is and on what evidence. Whether several causes may stand side by side
 //! or the last one before the effect wins is the rule's [`Choice`].
 
-use crate::config::Comparison;
+mod config;
+mod process;
+
+use crate::attribute::{self, number, text};
 use crate::{Event, EventId, Evidence, Grade, Kind};
 
 /// Who applies a rule.
@@ -55,6 +58,24 @@ pub enum JoinKey {
         /// `metadata.name`.
         name: String,
     },
+    /// One generation of a pod's volume.
+    Generation {
+        /// Uid of the pod.
+        pod_uid: String,
+        /// Name of the volume in the pod spec.
+        volume: String,
+        /// The directory that `..data` points to after the swap.
+        generation: String,
+    },
+    /// One process: a pid is used again, with another start.
+    Process {
+        /// The node.
+        node: String,
+        /// The tgid in the node's pid namespace.
+        pid: u32,
+        /// Nanoseconds of the node's boot clock.
+        start_boot_ns: u64,
+    },
 }
 
 /// That a pair is cause and effect.
@@ -94,16 +115,8 @@ pub struct Rule {
 /// How long before an episode pressure counts as its precursor: the run-up that agents record (design: 60 s).
 const PRESSURE_WINDOW_US: i64 = 60_000_000;
 
-/// How long a kubelet may take from an API change to the swap where content cannot be compared: its sync
-/// period and cache, 62–82 s as recorded, doubled for slow nodes. A guess beyond the recordings.
-const SWAP_WINDOW_US: i64 = 180_000_000;
-
 /// Confidence of a precursor in the same container. A prior, not yet calibrated on outcomes.
 const PRESSURE_CONFIDENCE: f64 = 0.8;
-
-/// Confidence that the last change before a swap is the one it shows, when content cannot be compared: two
-/// changes within one sync period are rare. A prior, not yet calibrated on outcomes.
-const SWAP_CONFIDENCE: f64 = 0.7;
 
 /// Every rule.
 pub const RULES: &[Rule] = &[
@@ -145,6 +158,17 @@ pub const RULES: &[Rule] = &[
         },
     },
     Rule {
+        id: "oom_kill.process_exited",
+        pattern: "P001",
+        owner: Owner::Node,
+        cause: Kind::OomKill,
+        effect: Kind::ProcessExited,
+        choice: Choice::Every,
+        cause_key: process,
+        effect_key: process,
+        judge: process::oom_kill_ended_process,
+    },
+    Rule {
         id: "oom_kill.container_terminated",
         pattern: "P001",
         owner: Owner::Node,
@@ -153,7 +177,7 @@ pub const RULES: &[Rule] = &[
         choice: Choice::Every,
         cause_key: life,
         effect_key: life,
-        judge: kill_ended_container,
+        judge: process::oom_kill_ended_container,
     },
     Rule {
         id: "container_terminated.container_waiting",
@@ -197,42 +221,55 @@ pub const RULES: &[Rule] = &[
         choice: Choice::Best,
         cause_key: object,
         effect_key: object,
-        judge: swap_shows_change,
+        judge: config::swap_shows_change,
+    },
+    of_generation("config_swapped.config_notified", Kind::ConfigNotified),
+    of_generation("config_swapped.config_read", Kind::ConfigRead),
+    of_generation("config_swapped.config_watched", Kind::ConfigWatched),
+    of_generation("config_swapped.config_stale", Kind::ConfigStale),
+    Rule {
+        id: "process_killed.process_exited",
+        pattern: "P006",
+        owner: Owner::Node,
+        cause: Kind::ProcessKilled,
+        effect: Kind::ProcessExited,
+        choice: Choice::Every,
+        cause_key: process,
+        effect_key: process,
+        judge: process::signal_ended_process,
+    },
+    Rule {
+        id: "process_killed.container_terminated",
+        pattern: "P006",
+        owner: Owner::Node,
+        cause: Kind::ProcessKilled,
+        effect: Kind::ContainerTerminated,
+        choice: Choice::Every,
+        cause_key: life,
+        effect_key: life,
+        judge: process::signal_ended_container,
     },
 ];
+
+/// What follows from a swap is known by the generation that it brought.
+const fn of_generation(id: &'static str, effect: Kind) -> Rule {
+    Rule {
+        id,
+        pattern: "P003",
+        owner: Owner::Node,
+        cause: Kind::ConfigSwapped,
+        effect,
+        choice: Choice::Every,
+        cause_key: generation,
+        effect_key: generation,
+        judge: config::follows_swap,
+    }
+}
 
 /// The rule of that id.
 #[must_use]
 pub fn by_id(id: &str) -> Option<&'static Rule> {
     RULES.iter().find(|r| r.id == id)
-}
-
-/// A kill ends its container if it hit the container's init. A child's death does not: PID 1 may live on, and
-/// whatever ends it later is another story, even if the runtime then says `OOMKilled` from its cumulative
-/// counter. Where the kernel could not tell, the status must say 137 at the time of the kill.
-fn kill_ended_container(kill: &Event, terminated: &Event) -> Option<Verdict> {
-    let by_signal = terminated.exit_code == Some(137);
-    let ended = match kill.container_init {
-        Some(init) => init && by_signal,
-        None => {
-            by_signal
-                && terminated.reason.as_deref() == Some("OOMKilled")
-                && kill.occurred.overlaps(&terminated.occurred)
-        }
-    };
-    let exit_code = terminated.exit_code.map(|c| c.to_string());
-    let restart_count = terminated.restart_count.map(|c| c.to_string());
-    ended.then(|| Verdict {
-        grade: Grade::Identified,
-        confidence: None,
-        evidence: shared(&[
-            ("k8s.pod.uid", kill.pod_uid()),
-            ("container.id", kill.container_id.as_deref()),
-            ("restart_count", restart_count.as_deref()),
-            ("exit_code", exit_code.as_deref()),
-            ("killed_init", kill.container_init.map(|i| if i { "true" } else { "false" })),
-        ]),
-    })
 }
 
 fn same_attempt(cause: &Event, effect: &Event) -> Option<Verdict> {
@@ -247,42 +284,6 @@ fn same_attempt(cause: &Event, effect: &Event) -> Option<Verdict> {
             ("effect.restart_count", Some(&after)),
         ]),
     })
-}
-
-/// A swap shows a change if the files hash like that version. A version with another content is ruled out;
-/// only where hashes cannot be compared does the time decide.
-fn swap_shows_change(change: &Event, swap: &Event) -> Option<Verdict> {
-    let version = change.object.as_ref().and_then(|o| o.resource_version.as_deref());
-    let uid = change.object.as_ref().and_then(|o| o.uid.as_deref());
-    let compared = match (&swap.content, &change.content) {
-        (Some(part), Some(whole)) => part.compare_with(whole),
-        _ => Comparison::Incomparable,
-    };
-    match compared {
-        Comparison::Same => Some(Verdict {
-            grade: Grade::Identified,
-            confidence: None,
-            evidence: shared(&[
-                ("object.uid", uid),
-                ("resource_version", version),
-                ("content", Some("equal keyed hashes")),
-                ("key_id", swap.content.as_ref().map(|c| c.key_id.as_str())),
-            ]),
-        }),
-        Comparison::Different => None,
-        Comparison::Incomparable => {
-            let lag = swap.occurred.at.micros_since(change.occurred.at);
-            (lag <= SWAP_WINDOW_US).then(|| Verdict {
-                grade: Grade::Inferred,
-                confidence: Some(SWAP_CONFIDENCE),
-                evidence: shared(&[
-                    ("object.uid", uid),
-                    ("resource_version", version),
-                    ("content", Some("hash unavailable")),
-                ]),
-            })
-        }
-    }
 }
 
 fn life(e: &Event) -> Option<JoinKey> {
@@ -300,6 +301,22 @@ fn attempt(e: &Event, later: i32) -> Option<JoinKey> {
 fn object(e: &Event) -> Option<JoinKey> {
     let o = e.object.as_ref()?;
     Some(JoinKey::Object { kind: o.kind.clone(), namespace: o.namespace.clone(), name: o.name.clone() })
+}
+
+fn generation(e: &Event) -> Option<JoinKey> {
+    Some(JoinKey::Generation {
+        pod_uid: e.pod_uid()?.to_owned(),
+        volume: text(e, attribute::VOLUME_NAME)?.to_owned(),
+        generation: text(e, attribute::VOLUME_GENERATION)?.to_owned(),
+    })
+}
+
+fn process(e: &Event) -> Option<JoinKey> {
+    Some(JoinKey::Process {
+        node: e.node.clone()?,
+        pid: e.pid?,
+        start_boot_ns: number(e, attribute::PROCESS_START_BOOT_NS)?,
+    })
 }
 
 fn shared(values: &[(&str, Option<&str>)]) -> Evidence {

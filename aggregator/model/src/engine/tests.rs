@@ -1,5 +1,7 @@
 //! Cause and effect, and what only looks like it. Each case is a readable trace of facts.
 
+mod kernel;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -184,27 +186,40 @@ fn the_window_is_bounded_and_says_what_it_dropped() {
     );
 }
 
+/// Facts of every rule, near each other in time and place.
+fn mixed() -> Vec<Event> {
+    let mut facts = vec![
+        event(1, Kind::OomEpisode, 10 * S),
+        kill(2, 10 * S + 100, Some(true)),
+        terminated(3, 10, 0, HEX, 137),
+        attempt(4, Kind::ContainerWaiting, 11, 0),
+        attempt(5, Kind::ContainerStarted, 12, 1),
+        event(6, Kind::MemoryPressure, 5 * S),
+        event(7, Kind::MemoryPressure, 9 * S),
+        config(11, Kind::ConfigChanged, 20 * S, Some("a")),
+        config(12, Kind::ConfigChanged, 21 * S, Some("b")),
+        config(13, Kind::ConfigChanged, 22 * S, Some("a")),
+        config(14, Kind::ConfigSwapped, 30 * S, Some("a")),
+        config(15, Kind::ConfigSwapped, 31 * S, None),
+    ];
+    facts.extend(kernel::kills());
+    facts.extend(kernel::reload());
+    facts
+}
+
 proptest! {
     #[test]
-    fn any_order_gives_the_same_live_edges(order in Just((0..12_usize).collect::<Vec<_>>()).prop_shuffle()) {
-        let facts: Vec<Event> = vec![
-            event(1, Kind::OomEpisode, 10 * S),
-            kill(2, 10 * S + 100, Some(true)),
-            terminated(3, 10, 0, HEX, 137),
-            attempt(4, Kind::ContainerWaiting, 11, 0),
-            attempt(5, Kind::ContainerStarted, 12, 1),
-            event(6, Kind::MemoryPressure, 5 * S),
-            event(7, Kind::MemoryPressure, 9 * S),
-            config(11, Kind::ConfigChanged, 20 * S, Some("a")),
-            config(12, Kind::ConfigChanged, 21 * S, Some("b")),
-            config(13, Kind::ConfigChanged, 22 * S, Some("a")),
-            config(14, Kind::ConfigSwapped, 30 * S, Some("a")),
-            config(15, Kind::ConfigSwapped, 31 * S, None),
-        ];
+    fn any_order_gives_the_same_live_edges(order in Just((0..mixed().len()).collect::<Vec<_>>()).prop_shuffle()) {
+        let facts = mixed();
         let shuffled: Vec<_> = order.iter().map(|i| facts[*i].clone()).collect();
         for owner in [Owner::Node, Owner::Cluster] {
             prop_assert_eq!(live(owner, &shuffled), live(owner, &facts));
         }
-        prop_assert_eq!(live(Owner::Cluster, &facts), BTreeSet::from(["7->1".into(), "13->14".into(), "13->15".into()]));
+        let set = |edges: &[&str]| edges.iter().map(|e| (*e).to_owned()).collect::<BTreeSet<_>>();
+        let node: Vec<_> = ["1->2", "2->3", "3->4", "3->5", "4->5"]
+            .iter().chain(kernel::KILL_EDGES).chain(kernel::RELOAD_EDGES).copied().collect();
+        prop_assert_eq!(live(Owner::Node, &facts), set(&node));
+        // Swaps without hashes go to the last change before them.
+        prop_assert_eq!(live(Owner::Cluster, &facts), set(&["7->1", "13->14", "13->15", "13->40"]));
     }
 }
