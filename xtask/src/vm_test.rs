@@ -26,6 +26,9 @@ use crate::workspace::{Profile, Workspace};
 /// How long one machine may run. A guess: several times what the slowest takes, so that only a hang meets it.
 const MACHINE_BOUND: Duration = Duration::from_secs(5 * 60);
 
+/// Tells tests where their C programs are, because the guests have no compiler.
+const C_PROGRAMS_ENV: &str = "AFTERTRACE_C_PROGRAMS";
+
 /// Arguments of `vm-test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -111,12 +114,12 @@ fn hand(workspace: &Workspace, guest: &Guest<'_>, built: &[Built], args: &Args) 
     if args.shell {
         println!("vm-test: {}; `exit` ends it, Ctrl-A X kills it", guest.name());
         // cttyhack makes the console the shell's terminal, so that Ctrl-C ends what runs in it.
-        contents.plan += "setsid cttyhack sh -l < /dev/ttyS0 > /dev/ttyS0 2>&1\n";
+        contents.plan += "setsid cttyhack /bin/sh -l < /dev/ttyS0 > /dev/ttyS0 2>&1\n";
         guest.shell(&contents)?;
         return Ok(ExitCode::SUCCESS);
     }
     let command = args.exec.as_deref().unwrap_or_default();
-    contents.plan += &format!("run exec sh -c {}\n", quoted(command));
+    contents.plan += &format!("run exec /bin/sh -c {}\n", quoted(command));
     let mut code = 0;
     guest.run(&contents, MACHINE_BOUND, |line| match line {
         Line::Begin(_) => {}
@@ -141,7 +144,12 @@ fn test(
     for built in built {
         let Some(own_filter) = (built.program.filter)(guest.variant) else { continue };
         let filter = filter.unwrap_or(own_filter);
-        let env = built.program.env.iter().map(|(name, value)| format!("{name}={} ", quoted(value)));
+        let own = built.program.env.iter().map(|(name, value)| format!("{name}={} ", quoted(value)));
+        let c_programs = built
+            .c_programs
+            .iter()
+            .map(|dir| format!("{C_PROGRAMS_ENV}={} ", quoted(&dir.to_string_lossy())));
+        let env = own.chain(c_programs);
         contents.plan += &format!(
             "cd {} && run {} env {}{} --show-output {}\n",
             quoted(&built.folder.to_string_lossy()),
@@ -178,7 +186,7 @@ fn contents(workspace: &Workspace, guest: &Guest<'_>, built: &[Built]) -> Conten
     for built in built {
         plan += &format!("mkdir -p {}\n", quoted(&built.folder.to_string_lossy()));
         files.push(built.executable.clone());
-        files.extend(built.companions.iter().cloned());
+        files.extend(built.companions.iter().chain(&built.c_programs).cloned());
     }
     Contents { files, plan }
 }

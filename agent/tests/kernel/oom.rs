@@ -227,31 +227,8 @@ async fn an_init_that_was_made_outside_its_cgroup_has_its_parent_there() {
     assert!(kill.victim_parent_memcg.is_some_and(|id| id != cgroup.id()), "{kill:?}");
 }
 
-/// Two processes on one memory, as `vfork` makes them: the child allocates, the parent waits for it.
-const SHARERS: &str = r#"
-#define _GNU_SOURCE
-#include <sched.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/prctl.h>
-#include <unistd.h>
-
-static int hog(void *unused) {
-    prctl(PR_SET_NAME, "sharer");
-    for (;;) memset(malloc(1 << 20), 1, 1 << 20);
-    return 0;
-}
-
-int main(void) {
-    char line[8];
-    if (!fgets(line, sizeof line, stdin)) return 2;
-    static char stack[1 << 16] __attribute__((aligned(16)));
-    if (clone(hog, stack + sizeof stack, CLONE_VM | SIGCHLD, 0) < 0) return 3;
-    for (;;) pause();
-}
-"#;
+/// Two processes on one memory.
+const SHARERS: &str = include_str!("c/sharers.c");
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_process_that_shares_the_victims_memory_dies_with_it_and_says_so() {

@@ -28,8 +28,16 @@ const TEXTS: &[(&str, &str)] = &[
     ("/etc/hosts", "127.0.0.1 localhost guest\n"),
 ];
 
-/// Programs of the host that tests use with options that busybox lacks, or under their own `comm`.
-const HOST_PROGRAMS: &[&str] = &["nsenter", "setpriv", "tail", "unshare"];
+/// Programs of the host that tests use with options that busybox lacks, or under their own `comm`; the shell
+/// because busybox's runs its own applets whatever the path says.
+const HOST_PROGRAMS: &[(&str, &str)] = &[
+    ("sh", "/bin"),
+    ("nsenter", "/usr/bin"),
+    ("setpriv", "/usr/bin"),
+    ("sleep", "/usr/bin"),
+    ("tail", "/usr/bin"),
+    ("unshare", "/usr/bin"),
+];
 
 /// What a guest gets beside its base programs.
 #[derive(Debug, Default)]
@@ -53,8 +61,8 @@ pub(crate) fn write(path: &Path, busybox: &Path, contents: &Contents) -> Result<
     for (path, text) in TEXTS {
         image.archive.file(Path::new(path), 0o644, text.as_bytes())?;
     }
-    for program in HOST_PROGRAMS {
-        image.add_host_program(program)?;
+    for (name, folder) in HOST_PROGRAMS {
+        image.add_host_program(name, Path::new(folder))?;
     }
     for path in &contents.files {
         image.add(path)?;
@@ -88,8 +96,8 @@ impl Image {
         Ok(())
     }
 
-    /// Adds a program by its name, in `/usr/bin`.
-    fn add_host_program(&mut self, name: &str) -> Result<()> {
+    /// Adds a program of the host's path to a folder of the guest's.
+    fn add_host_program(&mut self, name: &str, folder: &Path) -> Result<()> {
         let path = env::var_os("PATH").unwrap_or_default();
         let Some(found) = env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
         else {
@@ -97,7 +105,7 @@ impl Image {
         };
         let data = fs::read(&found).with_context(|| format!("read {}", found.display()))?;
         self.libraries.extend(libraries(&found)?);
-        Ok(self.archive.file(&Path::new("/usr/bin").join(name), 0o755, &data)?)
+        Ok(self.archive.file(&folder.join(name), 0o755, &data)?)
     }
 
     /// Adds one file, links followed: the guest has no second name of it.

@@ -2,7 +2,9 @@
 //!
 //! To add one, write its row in [`PROGRAMS`].
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -21,6 +23,9 @@ pub(crate) struct Program {
     pub(crate) package: &'static str,
     /// Other packages whose programs it starts; these lie where cargo puts them.
     pub(crate) programs_of: &'static [&'static str],
+    /// The folder with the sources of its C programs, from the root of the workspace: the guests have no
+    /// compiler.
+    pub(crate) c_sources: Option<&'static str>,
     /// Its environment, beside what cargo and `xtask test` set.
     pub(crate) env: &'static [(&'static str, &'static str)],
     /// Which of its tests run in a variant: `None` leaves the program out, an empty filter takes all.
@@ -32,6 +37,7 @@ pub(crate) const PROGRAMS: &[Program] = &[Program {
     name: "kernel",
     package: "aftertrace-agent",
     programs_of: &[],
+    c_sources: Some("agent/tests/kernel/c"),
     env: &[],
     filter: |_| Some(""),
 }];
@@ -47,6 +53,8 @@ pub(crate) struct Built {
     pub(crate) folder: PathBuf,
     /// The programs of `programs_of`.
     pub(crate) companions: Vec<PathBuf>,
+    /// Its C programs, each with its source beside it.
+    pub(crate) c_programs: Option<PathBuf>,
 }
 
 /// A line of cargo's JSON that names an artefact; of the other lines only `reason` is read.
@@ -80,20 +88,20 @@ pub(crate) fn build(
             build.args(program.programs_of.iter().flat_map(|package| ["--package", package]));
         }
         tools.configure(&mut build);
-        built.extend(built_by(build, &[program])?);
+        built.extend(built_by(workspace, build, &[program])?);
     }
     Ok(built)
 }
 
 /// Finds the programs in a build of everything, as `test` has just made it.
-pub(crate) fn find(mut build: std::process::Command) -> Result<Vec<Built>> {
+pub(crate) fn find(workspace: &Workspace, mut build: Command) -> Result<Vec<Built>> {
     let programs: Vec<&'static Program> = PROGRAMS.iter().collect();
     build.arg("--quiet");
-    built_by(build, &programs)
+    built_by(workspace, build, &programs)
 }
 
 /// Runs a build and picks the programs' files out of what cargo says about it.
-fn built_by(mut build: std::process::Command, programs: &[&'static Program]) -> Result<Vec<Built>> {
+fn built_by(workspace: &Workspace, mut build: Command, programs: &[&'static Program]) -> Result<Vec<Built>> {
     build.args(["--message-format", "json-render-diagnostics"]);
     let mut messages = Vec::new();
     let mut unread = None;
@@ -104,10 +112,10 @@ fn built_by(mut build: std::process::Command, programs: &[&'static Program]) -> 
     if let Some(error) = unread {
         return Err(error).context("read what cargo says about a build");
     }
-    programs.iter().map(|program| pick(&messages, program)).collect()
+    programs.iter().map(|program| pick(workspace, &messages, program)).collect()
 }
 
-fn pick(messages: &[Message], program: &'static Program) -> Result<Built> {
+fn pick(workspace: &Workspace, messages: &[Message], program: &'static Program) -> Result<Built> {
     let artefacts = || messages.iter().filter(|message| message.reason == "compiler-artifact");
     let is = |message: &Message, name: &str, kind: &str| {
         message
@@ -129,5 +137,21 @@ fn pick(messages: &[Message], program: &'static Program) -> Result<Built> {
     };
     let companions = program.programs_of.iter().map(companion).collect::<Result<_>>()?;
     let folder = manifest.parent().unwrap_or(Path::new("/")).to_owned();
-    Ok(Built { program, executable, folder, companions })
+    let c_programs = program.c_sources.map(|sources| compile(workspace, sources)).transpose()?;
+    Ok(Built { program, executable, folder, companions, c_programs })
+}
+
+/// Compiles each C source of a folder, and puts it beside its program.
+fn compile(workspace: &Workspace, sources: &str) -> Result<PathBuf> {
+    let to = workspace.root.join("target/vm/c").join(sources);
+    fs::create_dir_all(&to).with_context(|| format!("make {}", to.display()))?;
+    let sources = workspace.root.join(sources);
+    for entry in fs::read_dir(&sources).with_context(|| format!("list {}", sources.display()))? {
+        let source = entry.with_context(|| format!("list {}", sources.display()))?.path();
+        let name = source.file_name().context("a file of a folder has a name")?;
+        let copy = to.join(name);
+        fs::copy(&source, &copy).with_context(|| format!("copy {}", source.display()))?;
+        child::run(Command::new("cc").arg("-O1").arg("-o").arg(copy.with_extension("")).arg(&copy))?;
+    }
+    Ok(to)
 }
