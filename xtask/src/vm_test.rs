@@ -1,36 +1,33 @@
 //! `vm-test`: boots the kernels of the matrix under qemu and runs the kernel's tests in them.
 //!
 //! The tests are the same programs that `cargo test` runs on this machine; only the kernel differs. Without
-//! qemu, apt or an x86-64 processor nothing runs and every machine of the matrix counts as skipped.
+//! qemu, apt or an x86-64 processor nothing runs, and every machine of the matrix counts as skipped.
 
 mod cpio;
 mod guest;
 mod image;
 mod matrix;
+mod plan;
 mod programs;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use self::guest::{Guest, Line};
-use self::image::Contents;
 use self::matrix::Variant;
 use self::programs::{Built, PROGRAMS, Program};
-use crate::setup::{self, Need, Series, Tools};
-use crate::test::{BIN_DIR_ENV, Report};
-use crate::workspace::{Profile, Workspace};
+use crate::setup::{self, Machine, Need, Series, Tools};
+use crate::test::Report;
+use crate::workspace::Workspace;
 
 /// How long one machine may run. A guess: several times what the slowest takes, so that only a hang meets it.
 const MACHINE_BOUND: Duration = Duration::from_secs(5 * 60);
 
-/// Tells tests where their C programs are, because the guests have no compiler.
-const C_PROGRAMS_ENV: &str = "AFTERTRACE_C_PROGRAMS";
-
 /// Arguments of `vm-test`.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Only kernels of these series; default all
     #[arg(value_name = "KERNEL")]
@@ -62,66 +59,100 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let tools = setup::ensure(workspace, &[Need::Kernel, Need::Machine])?;
-    let by_hand = args.shell || args.exec.is_some();
-    let wanted = |program: &&Program| {
-        if args.programs.is_empty() {
-            !by_hand
-        } else {
-            args.programs.iter().any(|name| name == program.name)
-        }
-    };
-    let programs: Vec<&'static Program> = PROGRAMS.iter().filter(wanted).collect();
-    let mut report = Report::default();
     let Some(machine) = &tools.machine else {
+        let mut report = Report::default();
         skip(&tools, &mut report);
-        if by_hand {
-            bail!("{}", report.render());
-        }
         print!("{}", report.render());
-        return Ok(ExitCode::SUCCESS);
+        // Who wants to do something by hand has failed; who wants to test is told that nothing was tested.
+        return Ok(if args.by_hand() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     };
+    let programs: Vec<&'static Program> = PROGRAMS.iter().filter(|program| args.wants(program)).collect();
     let built = programs::build(workspace, &tools, &programs)?;
-    let guests = machine
-        .kernels
-        .iter()
-        .filter(|kernel| args.series.is_empty() || args.series.contains(&kernel.series));
-    let guests = guests.flat_map(|kernel| {
-        let variants = Variant::of(kernel.series)
-            .iter()
-            .filter(|variant| args.variants.is_empty() || args.variants.contains(variant));
-        variants.map(|variant| Guest::new(workspace, machine, kernel, *variant, args.kvm))
-    });
-    let mut guests: Vec<Guest<'_>> = guests.collect();
-    if by_hand {
-        guests.truncate(1);
-        let Some(guest) = guests.pop() else { bail!("no machine of the matrix is chosen") };
-        return hand(workspace, &guest, &built, args);
+    let mut guests = guests(workspace, machine);
+    guests.retain(|guest| args.wants_guest(guest));
+    if args.by_hand() {
+        let Some(guest) = guests.first() else { bail!("no machine of the matrix is chosen") };
+        return by_hand(workspace, guest, &built, args);
     }
-    for guest in guests {
-        test(workspace, &guest, &built, args.filter.as_deref(), &mut report);
+    let mut report = Report::default();
+    for guest in &guests {
+        test(workspace, guest, &built, args, &mut report);
     }
     print!("{}", report.render());
     Ok(if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Boots the whole matrix for `test`, which has just built everything with `build`.
+pub(crate) fn run_all(
+    workspace: &Workspace,
+    tools: &Tools,
+    build: Command,
+    report: &mut Report,
+) -> Result<()> {
+    let Some(machine) = &tools.machine else {
+        skip(tools, report);
+        return Ok(());
+    };
+    let built = programs::find(workspace, build)?;
+    for guest in &guests(workspace, machine) {
+        test(workspace, guest, &built, &Args::default(), report);
+    }
+    Ok(())
+}
+
+impl Args {
+    fn by_hand(&self) -> bool {
+        self.shell || self.exec.is_some()
+    }
+
+    /// Without a choice a run by hand needs no test program, and a run of tests needs all.
+    fn wants(&self, program: &Program) -> bool {
+        if self.programs.is_empty() {
+            !self.by_hand()
+        } else {
+            self.programs.iter().any(|name| name == program.name)
+        }
+    }
+
+    /// Emulation unless told otherwise: where `/dev/kvm` is offered inside a virtual machine it may not run a
+    /// stock kernel, and emulation boots in three seconds.
+    fn accelerator(&self) -> &'static str {
+        if self.kvm { "kvm" } else { "tcg,thread=multi" }
+    }
+
+    fn wants_guest(&self, guest: &Guest<'_>) -> bool {
+        (self.series.is_empty() || self.series.contains(&guest.kernel.series))
+            && (self.variants.is_empty() || self.variants.contains(&guest.variant))
+    }
+}
+
+/// Every machine of the matrix.
+fn guests<'a>(workspace: &'a Workspace, machine: &'a Machine) -> Vec<Guest<'a>> {
+    let of = |kernel: &'a setup::Kernel| {
+        let variants = Variant::of(kernel.series).iter();
+        variants.map(move |variant| Guest { workspace, machine, kernel, variant: *variant })
+    };
+    machine.kernels.iter().flat_map(of).collect()
+}
+
 /// Boots one machine for a person.
-fn hand(workspace: &Workspace, guest: &Guest<'_>, built: &[Built], args: &Args) -> Result<ExitCode> {
-    let mut contents = contents(workspace, guest, built);
-    contents.files.extend(absolute(&args.put)?);
+fn by_hand(workspace: &Workspace, guest: &Guest<'_>, built: &[Built], args: &Args) -> Result<ExitCode> {
+    let mut contents = plan::begin(workspace, guest.variant, built);
+    for path in &args.put {
+        contents.files.push(std::path::absolute(path)?);
+    }
     for built in built {
         println!("vm-test: {} is {}", built.program.name, built.executable.display());
     }
-    if args.shell {
+    let Some(command) = &args.exec else {
         println!("vm-test: {}; `exit` ends it, Ctrl-A X kills it", guest.name());
-        // cttyhack makes the console the shell's terminal, so that Ctrl-C ends what runs in it.
-        contents.plan += "setsid cttyhack /bin/sh -l < /dev/ttyS0 > /dev/ttyS0 2>&1\n";
-        guest.shell(&contents)?;
+        contents.plan += plan::SHELL;
+        guest.shell(&contents, args.accelerator())?;
         return Ok(ExitCode::SUCCESS);
-    }
-    let command = args.exec.as_deref().unwrap_or_default();
-    contents.plan += &format!("run exec /bin/sh -c {}\n", quoted(command));
+    };
+    contents.plan += &plan::exec(command);
     let mut code = 0;
-    guest.run(&contents, MACHINE_BOUND, |line| match line {
+    guest.run(&contents, args.accelerator(), MACHINE_BOUND, |line| match line {
         Line::Begin(_) => {}
         Line::Output(text) => println!("{text}"),
         Line::End(_, end) => code = end,
@@ -130,36 +161,12 @@ fn hand(workspace: &Workspace, guest: &Guest<'_>, built: &[Built], args: &Args) 
     Ok(if code == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Boots one machine and runs its programs.
-fn test(
-    workspace: &Workspace,
-    guest: &Guest<'_>,
-    built: &[Built],
-    filter: Option<&str>,
-    report: &mut Report,
-) {
+/// Boots one machine and runs its programs' tests.
+fn test(workspace: &Workspace, guest: &Guest<'_>, built: &[Built], args: &Args, report: &mut Report) {
     let started = Instant::now();
     println!("vm-test: {}", guest.name());
-    let mut contents = contents(workspace, guest, built);
-    for built in built {
-        let Some(own_filter) = (built.program.filter)(guest.variant) else { continue };
-        let filter = filter.unwrap_or(own_filter);
-        let own = built.program.env.iter().map(|(name, value)| format!("{name}={} ", quoted(value)));
-        let c_programs = built
-            .c_programs
-            .iter()
-            .map(|dir| format!("{C_PROGRAMS_ENV}={} ", quoted(&dir.to_string_lossy())));
-        let env = own.chain(c_programs);
-        contents.plan += &format!(
-            "cd {} && run {} env {}{} --show-output {}\n",
-            quoted(&built.folder.to_string_lossy()),
-            built.program.name,
-            env.collect::<String>(),
-            quoted(&built.executable.to_string_lossy()),
-            if filter.is_empty() { String::new() } else { quoted(filter) },
-        );
-    }
-    let ended = guest.run(&contents, MACHINE_BOUND, |line| match line {
+    let contents = plan::tests(workspace, guest.variant, built, args.filter.as_deref());
+    let ended = guest.run(&contents, args.accelerator(), MACHINE_BOUND, |line| match line {
         Line::Begin(name) => report.begin(format!("{name} on {}", guest.name())),
         Line::Output(text) => {
             if report.feed(text) && !text.is_empty() {
@@ -174,32 +181,6 @@ fn test(
     println!("vm-test: {} ran {} s", guest.name(), started.elapsed().as_secs());
 }
 
-/// What every plan begins with, and the files it needs.
-fn contents(workspace: &Workspace, guest: &Guest<'_>, built: &[Built]) -> Contents {
-    let programs = workspace.programs(Profile::Dev);
-    let mut plan = format!(
-        "export TMPDIR=/tmp {BIN_DIR_ENV}={}\n{}\n",
-        quoted(&programs.to_string_lossy()),
-        guest.variant.preparation()
-    );
-    let mut files = Vec::new();
-    for built in built {
-        plan += &format!("mkdir -p {}\n", quoted(&built.folder.to_string_lossy()));
-        files.push(built.executable.clone());
-        files.extend(built.companions.iter().chain(&built.c_programs).cloned());
-    }
-    Contents { files, plan }
-}
-
-fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    Ok(paths.iter().map(std::path::absolute).collect::<std::io::Result<_>>()?)
-}
-
-/// A word that the guest's shell takes as it is.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 /// Says that nothing of the matrix can run, and counts it.
 fn skip(tools: &Tools, report: &mut Report) {
     let absent = tools.absent.iter().find(|absent| absent.what == setup::MACHINE);
@@ -209,18 +190,5 @@ fn skip(tools: &Tools, report: &mut Report) {
         for variant in Variant::of(series) {
             report.skip("vm-test", format!("Linux {}, {}", series.name(), variant.name()), why);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-
-    #[test]
-    fn quotes_survive_the_shell() {
-        let word = "it's \"a\" $word";
-        let output =
-            std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quoted(word))]).output();
-        assert_eq!(output.expect("sh runs").stdout, word.as_bytes());
     }
 }

@@ -5,5 +5,6 @@
 mod machine;
 
 mod oom;
+mod refused;
 mod rename;
 mod ring;

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 /// Type bits of a mode, as in `stat(2)`.
 const FOLDER: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
-const LINK: u32 = 0o120_000;
 
 /// An archive being written. Folders above an entry are made by themselves, once each.
 pub(crate) struct Archive<W> {
@@ -30,7 +29,7 @@ impl<W: Write> Archive<W> {
     }
 
     /// Whether this path was written before.
-    pub(crate) fn contains(&self, path: &Path) -> bool {
+    fn contains(&self, path: &Path) -> bool {
         self.paths.contains(relative(path))
     }
 
@@ -46,12 +45,12 @@ impl<W: Write> Archive<W> {
 
     /// Adds a file with these permission bits. A path that is there already stays as it is.
     pub(crate) fn file(&mut self, path: &Path, permissions: u32, data: &[u8]) -> io::Result<()> {
-        self.leaf(path, FILE | permissions, data)
-    }
-
-    /// Adds a symbolic link. A path that is there already stays as it is.
-    pub(crate) fn link(&mut self, path: &Path, target: &Path) -> io::Result<()> {
-        self.leaf(path, LINK | 0o777, target.as_os_str().as_bytes())
+        let path = relative(path);
+        if self.contains(path) {
+            return Ok(());
+        }
+        self.parents(path)?;
+        self.entry(path, FILE | permissions, data)
     }
 
     /// Writes the end and returns what was written to.
@@ -59,15 +58,6 @@ impl<W: Write> Archive<W> {
         self.entry(Path::new("TRAILER!!!"), 0, &[])?;
         self.out.flush()?;
         Ok(self.out)
-    }
-
-    fn leaf(&mut self, path: &Path, mode: u32, data: &[u8]) -> io::Result<()> {
-        let path = relative(path);
-        if self.contains(path) {
-            return Ok(());
-        }
-        self.parents(path)?;
-        self.entry(path, mode, data)
     }
 
     fn parents(&mut self, path: &Path) -> io::Result<()> {
@@ -137,7 +127,6 @@ mod tests {
     fn folders_come_before_what_is_in_them_and_once() {
         let mut archive = Archive::new(Vec::new());
         archive.file(Path::new("/bin/deep/tool"), 0o755, b"12345").expect("memory takes all");
-        archive.link(Path::new("/bin/sh"), Path::new("busybox")).expect("memory takes all");
         archive.folder(Path::new("/proc")).expect("memory takes all");
         archive.folder(Path::new("/bin")).expect("memory takes all");
         let found = entries(&archive.finish().expect("memory takes all"));
@@ -145,7 +134,6 @@ mod tests {
             ("bin", 0o040_755, &b""[..]),
             ("bin/deep", 0o040_755, b""),
             ("bin/deep/tool", 0o100_755, b"12345"),
-            ("bin/sh", 0o120_777, b"busybox"),
             ("proc", 0o040_755, b""),
         ];
         let expected = expected.map(|(name, mode, data)| (name.to_owned(), mode, data.to_vec()));
@@ -157,7 +145,6 @@ mod tests {
         let mut archive = Archive::new(Vec::new());
         archive.file(Path::new("a"), 0o644, b"first").expect("memory takes all");
         archive.file(Path::new("/a"), 0o644, b"second").expect("memory takes all");
-        assert!(archive.contains(Path::new("/a")));
         let found = entries(&archive.finish().expect("memory takes all"));
         assert_eq!(found, [("a".to_owned(), 0o100_644, b"first".to_vec())]);
     }

@@ -22,11 +22,10 @@ const CONSOLE_TAIL: usize = 60;
 /// A machine that has not booted yet.
 #[derive(Debug)]
 pub(crate) struct Guest<'a> {
-    workspace: &'a Workspace,
-    machine: &'a Machine,
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) machine: &'a Machine,
     pub(crate) kernel: &'a Kernel,
     pub(crate) variant: Variant,
-    kvm: bool,
 }
 
 /// A line from the guest.
@@ -40,18 +39,7 @@ pub(crate) enum Line<'a> {
     End(&'a str, i32),
 }
 
-impl<'a> Guest<'a> {
-    /// Describes a machine.
-    pub(crate) fn new(
-        workspace: &'a Workspace,
-        machine: &'a Machine,
-        kernel: &'a Kernel,
-        variant: Variant,
-        kvm: bool,
-    ) -> Self {
-        Self { workspace, machine, kernel, variant, kvm }
-    }
-
+impl Guest<'_> {
     /// How reports call it.
     pub(crate) fn name(&self) -> String {
         format!("Linux {}, {}", self.kernel.release, self.variant.name())
@@ -62,13 +50,14 @@ impl<'a> Guest<'a> {
     pub(crate) fn run(
         &self,
         contents: &Contents,
+        accelerator: &str,
         bound: Duration,
         mut line: impl FnMut(Line<'_>),
     ) -> Result<()> {
         let dir = self.folder()?;
         let console = dir.join("console.log");
         let _ = fs::remove_file(&console);
-        let mut qemu = self.command(contents)?;
+        let mut qemu = self.command(contents, accelerator)?;
         // The console on the first port, results on the second.
         qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
         let mut done = false;
@@ -90,8 +79,8 @@ impl<'a> Guest<'a> {
     }
 
     /// Boots it with its console on this terminal and a shell instead of the plan's programs.
-    pub(crate) fn shell(&self, contents: &Contents) -> Result<()> {
-        let mut qemu = self.command(contents)?;
+    pub(crate) fn shell(&self, contents: &Contents, accelerator: &str) -> Result<()> {
+        let mut qemu = self.command(contents, accelerator)?;
         qemu.args(["-serial", "mon:stdio", "-serial", "null"]);
         let status = qemu.status().with_context(|| format!("start {QEMU}"))?;
         if !status.success() {
@@ -107,12 +96,12 @@ impl<'a> Guest<'a> {
         Ok(dir)
     }
 
-    fn command(&self, contents: &Contents) -> Result<Command> {
+    fn command(&self, contents: &Contents, accelerator: &str) -> Result<Command> {
         let image = self.folder()?.join("initramfs");
         image::write(&image, &self.machine.busybox, contents)?;
         let mut qemu = Command::new(QEMU);
         qemu.args(["-M", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        qemu.args(["-accel", if self.kvm { "kvm" } else { "tcg,thread=multi" }, "-cpu", "max"]);
+        qemu.args(["-accel", accelerator, "-cpu", "max"]);
         qemu.args(["-m", MEMORY, "-smp", &self.variant.cpus().to_string()]);
         // Without a virtual disk or network there is no driver to load. Error messages and panics reach the
         // console; the OOM killer's tables, which are warnings, would cost seconds on a serial port.

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::matrix::Variant;
+use super::Variant;
 use crate::child;
 use crate::setup::Tools;
 use crate::workspace::Workspace;
@@ -39,7 +39,10 @@ pub(crate) const PROGRAMS: &[Program] = &[Program {
     programs_of: &[],
     c_sources: Some("agent/tests/kernel/c"),
     env: &[],
-    filter: |_| Some(""),
+    filter: |variant| match variant {
+        Variant::Full | Variant::OneCpu => Some(""),
+        Variant::Lockdown | Variant::NoBtf => Some("refused::"),
+    },
 }];
 
 /// A built test program.
