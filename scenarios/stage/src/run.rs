@@ -12,6 +12,7 @@ use rand::Rng;
 use rustix::fs::FlockOperation;
 
 use crate::kubelet::cgroup::{CgroupError, Hierarchy};
+use crate::kubelet::volume::remove_folder;
 
 /// Begins the name of everything that the stage makes on a machine.
 pub const PREFIX: &str = "aftertrace-stage-";
@@ -129,10 +130,7 @@ fn remove(name: &str, folder: &Path) -> Result<(), RunError> {
         // Processes first: they may still write into the folder.
         hierarchy.remove_tree(name)?;
     }
-    match std::fs::remove_dir_all(folder) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(io_error("remove", folder, source)),
-        _ => Ok(()),
-    }
+    remove_folder(folder).map_err(|source| io_error("remove", folder, source))
 }
 
 fn io_error(verb: &'static str, path: &Path, source: io::Error) -> RunError {

@@ -96,8 +96,8 @@ impl Stage {
         }
         let program = config.program.map_or_else(program::locate, Ok)?;
         let run = Run::begin(&config.base)?;
-        let [root, state, bin] = ["kubelet", "state", "bin"].map(|name| run.folder().join(name));
-        for folder in [&root, &state, &bin] {
+        let [root, state, bin, logs] = ["kubelet", "state", "bin", "log"].map(|name| run.folder().join(name));
+        for folder in [&root, &state, &bin, &logs.join("pods"), &logs.join("containers")] {
             std::fs::create_dir_all(folder).map_err(|source| folder_error(folder, source))?;
         }
         for name in PROGRAMS {
@@ -116,6 +116,7 @@ impl Stage {
                 driver: config.driver,
                 root,
                 state,
+                logs,
                 program,
                 bin,
                 pace: config.pace,
@@ -157,6 +158,11 @@ impl Stage {
     /// The kubelet's folder: volumes are in `pods/<uid>/volumes` below.
     pub fn kubelet_root(&self) -> &Path {
         &self.kubelet.config().root
+    }
+
+    /// Where containers' logs are: `pods` and `containers` are below.
+    pub fn log_root(&self) -> &Path {
+        &self.kubelet.config().logs
     }
 
     /// A folder that is removed with the stage, for whatever else a demo or test needs.

@@ -12,6 +12,7 @@ use aftertrace_stage::api::store::{Change, ObjectKey};
 use aftertrace_stage::api::{Cluster, Resource};
 use aftertrace_stage::kubelet::Pace;
 use aftertrace_stage::kubelet::names::CgroupDriver;
+use aftertrace_stage::kubelet::truth::Fact;
 use aftertrace_stage::{Stage, StageConfig, StageError};
 use serde_json::{Value, json};
 
@@ -159,7 +160,7 @@ async fn the_first_process_stands_in_the_kubelets_cgroup_as_pid_1() {
         let status = std::fs::read_to_string(format!("/proc/{}/status", started.pid)).unwrap();
         let pids = status.lines().find(|line| line.starts_with("NSpid:")).unwrap();
         assert!(pids.ends_with("\t1"), "{pids}");
-        let log = stage.folder().join(format!("state/logs/shop_sleeper_{uid}/app/0.log"));
+        let log = stage.folder().join(format!("log/pods/shop_sleeper_{uid}/app/0.log"));
         let line = until(stage.cluster(), "output", || {
             std::fs::read_to_string(&log).ok().filter(|text| text.ends_with('\n'))
         })
@@ -223,7 +224,7 @@ async fn a_config_map_reaches_the_container_by_one_swap() {
     let inside = |path: &str| std::fs::read_to_string(format!("/proc/{}/root{path}", started.pid)).unwrap();
     assert_eq!(inside("/etc/aftertrace-stage-test/cfg/app.conf"), "v2");
     assert_eq!(inside("/aftertrace-stage-one"), "v1", "a subPath mount never changes");
-    let log = stage.folder().join(format!("state/logs/shop_reader_{}/app/0.log", started.container.pod_uid));
+    let log = stage.folder().join(format!("log/pods/shop_reader_{}/app/0.log", started.container.pod_uid));
     until(&cluster, "the reader's word", || {
         std::fs::read_to_string(&log).ok().filter(|text| text == "v1\nv2\n")
     })
@@ -239,6 +240,87 @@ async fn a_config_map_reaches_the_container_by_one_swap() {
         !std::path::Path::new("/etc/aftertrace-stage-test").exists(),
         "mount points are the container's alone"
     );
+    leaves_nothing(stage).await;
+}
+
+#[tokio::test]
+async fn init_containers_and_sidecars_run_in_their_order() {
+    let Some(stage) = stage(CgroupDriver::Systemd).await else { return };
+    let cluster = stage.cluster().clone();
+    let mut spec = pod("ordered", &["sh", "-c", "sleep 0.2"], json!({}));
+    spec["spec"]["restartPolicy"] = json!("Never");
+    spec["spec"]["initContainers"] = json!([
+        { "name": "setup", "command": ["sh", "-c", "sleep 0.1"] },
+        { "name": "proxy", "command": ["sleep", "600"], "restartPolicy": "Always" },
+    ]);
+    stage.kubelet().run_pod(spec).unwrap();
+    let key = ObjectKey::new("shop", "ordered");
+    let done = until(&cluster, "the end", || {
+        cluster.get(Resource::Pods, &key).filter(|pod| pod["status"]["phase"] == "Succeeded")
+    })
+    .await;
+    assert_eq!(done["status"]["initContainerStatuses"].as_array().unwrap().len(), 2);
+    let order: Vec<String> = stage
+        .truth()
+        .facts()
+        .into_iter()
+        .filter_map(|fact| match fact {
+            Fact::Started(started) => Some(format!("{} starts", started.container.container)),
+            Fact::Exited(exited) => Some(format!("{} ends {}", exited.container.container, exited.exit_code)),
+            _ => None,
+        })
+        .collect();
+    let expected =
+        ["setup starts", "setup ends 0", "proxy starts", "app starts", "app ends 0", "proxy ends 137"];
+    assert_eq!(order, expected, "the sidecar ends last, and by force: an init does not hear a plain SIGTERM");
+    for started in stage.truth().starts() {
+        let (name, id) = (&started.container.container, &started.container.container_id);
+        let link = stage.log_root().join(format!("containers/ordered_shop_{name}-{id}.log"));
+        assert!(std::fs::read_link(&link).unwrap().is_file(), "{}", link.display());
+    }
+    leaves_nothing(stage).await;
+}
+
+#[tokio::test]
+async fn a_projected_volume_shows_all_its_sources_and_environments_take_secrets() {
+    let Some(stage) = stage(CgroupDriver::Cgroupfs).await else { return };
+    let cluster = stage.cluster().clone();
+    let object = |kind: &str, data: Value| {
+        let metadata = json!({ "namespace": "shop", "name": "c" });
+        json!({ "apiVersion": "v1", "kind": kind, "metadata": metadata, "data": data })
+    };
+    cluster.apply(object("ConfigMap", json!({ "app.conf": "v1", "MODE": "fast" }))).unwrap();
+    cluster.apply(object("Secret", json!({ "password": "aHVudGVyMg==" }))).unwrap();
+    let extra = json!({
+        "env": [{ "name": "PASSWORD", "valueFrom": { "secretKeyRef": { "name": "c", "key": "password" } } }],
+        "envFrom": [{ "prefix": "CFG_", "configMapRef": { "name": "c" } }],
+        "volumeMounts": [{ "name": "all", "mountPath": "/aftertrace-stage-all" }],
+    });
+    let command = ["sh", "-c", "echo $PASSWORD $CFG_MODE; exec sleep 600"];
+    let mut spec = pod("reader", &command, extra);
+    spec["spec"]["volumes"] = json!([{ "name": "all", "projected": { "sources": [
+        { "serviceAccountToken": { "path": "token" } },
+        { "configMap": { "name": "c", "items": [{ "key": "app.conf", "path": "nested/dir/app.conf" }] } },
+        { "secret": { "name": "c" } },
+        { "downwardAPI": { "items": [{ "path": "name", "fieldRef": { "fieldPath": "metadata.name" } }] } },
+    ] } }]);
+    stage.kubelet().run_pod(spec).unwrap();
+    let started = until(&cluster, "start", || stage.truth().starts().first().cloned()).await;
+    let root = format!("/proc/{}/root/aftertrace-stage-all", started.pid);
+    let inside = |path: &str| std::fs::read_to_string(format!("{root}/{path}")).unwrap();
+    assert_eq!(
+        ["nested/dir/app.conf", "password", "name"].map(inside),
+        ["v1", "hunter2", "reader"].map(str::to_owned)
+    );
+    let token = inside("token");
+    stage.kubelet().rotate_tokens();
+    until(&cluster, "another token", || (inside("token") != token).then_some(())).await;
+    let swap = until(&cluster, "swap", || stage.truth().swaps().first().cloned()).await;
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(mounts.contains(&format!("tmpfs {} tmpfs", swap.path)), "a projected volume is in memory");
+    let uid = &started.container.pod_uid;
+    let log = stage.folder().join(format!("log/pods/shop_reader_{uid}/app/0.log"));
+    assert_eq!(std::fs::read_to_string(log).unwrap(), "hunter2 fast\n");
     leaves_nothing(stage).await;
 }
 
@@ -298,6 +380,8 @@ async fn leaves_nothing(stage: Stage) {
     let pids: Vec<i32> = stage.truth().starts().iter().map(|started| started.pid).collect();
     stage.stop().await;
     assert!(!folder.exists());
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(&*folder.to_string_lossy()), "volumes are still mounted");
     for mount in hierarchy.mounts() {
         assert!(!mount.join(root.trim_start_matches('/')).exists(), "{root} is still there");
     }

@@ -5,7 +5,9 @@
 //! the links that users see and the removal of the old folder. Nothing is renamed where nothing changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rand::Rng;
@@ -18,8 +20,11 @@ use super::clock::Instant;
 const DATA: &str = "..data";
 /// The link that is renamed onto [`DATA`].
 const DATA_TMP: &str = "..data_tmp";
+/// Components of a path in a volume; far more than any pod's `items` have.
+const DEPTH_MAX: usize = 16;
 
-/// Files of a volume: name to content. Names are single path components, as the keys of a ConfigMap are.
+/// Files of a volume: path to content. A path has one component, as the keys of a ConfigMap are, unless the pod
+/// names another one in `items`; then it may have several.
 pub type Payload = BTreeMap<String, Vec<u8>>;
 
 /// One rename of `..data_tmp` onto `..data`.
@@ -40,7 +45,7 @@ pub struct Swap {
 /// Why a volume could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// A file name that would leave the volume, or hide among the writer's own names.
+    /// A path that would leave the volume, or hide among the writer's own names.
     #[error("file name not allowed in a volume: {name:?}")]
     Name {
         /// The name.
@@ -69,20 +74,18 @@ pub fn write(root: &Path, payload: &Payload) -> Result<Option<Swap>, WriteError>
     }
     let data = root.join(DATA);
     let old = std::fs::read_link(&data).ok().map(|target| target.to_string_lossy().into_owned());
-    let old_names = match &old {
-        Some(old) => {
-            let files = read_files(&root.join(old));
-            if files.as_ref() == Some(payload) {
-                return Ok(None);
-            }
-            files.unwrap_or_default().into_keys().collect()
+    let mut old_files = Payload::new();
+    if let Some(old) = &old {
+        let is_read = read_files(&root.join(old), "", &mut old_files);
+        if is_read.is_some() && old_files == *payload {
+            return Ok(None);
         }
-        None => BTreeSet::new(),
-    };
+    }
 
     let new = new_folder(root)?;
     let folder = root.join(&new);
     for (name, content) in payload {
+        make_parents(&folder, name)?;
         write_file(&folder.join(name), content)?;
     }
     let data_tmp = root.join(DATA_TMP);
@@ -99,12 +102,13 @@ pub fn write(root: &Path, payload: &Payload) -> Result<Option<Swap>, WriteError>
     call("renameat", &data, renamed)?;
     let tid = rustix::thread::gettid().as_raw_nonzero().get();
 
-    for name in payload.keys().filter(|name| !old_names.contains(*name)) {
+    let (names, old_names) = (first_components(payload), first_components(&old_files));
+    for name in names.difference(&old_names) {
         let link = root.join(name);
         let target = format!("{DATA}/{name}");
         call("symlinkat", &link, rustix::fs::symlinkat(target, CWD, &link))?;
     }
-    for name in old_names.iter().filter(|name| !payload.contains_key(*name)) {
+    for name in old_names.difference(&names) {
         let link = root.join(name);
         call("unlinkat", &link, rustix::fs::unlinkat(CWD, &link, AtFlags::empty()))?;
     }
@@ -114,17 +118,40 @@ pub fn write(root: &Path, payload: &Payload) -> Result<Option<Swap>, WriteError>
     Ok(Some(Swap { old, new, before, after, tid }))
 }
 
-fn is_allowed(name: &str) -> bool {
-    !name.is_empty() && name != "." && !name.starts_with("..") && !name.contains(['/', '\0'])
+fn is_allowed(path: &str) -> bool {
+    let is_plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
+    !path.starts_with("..") && path.split('/').all(is_plain) && path.split('/').count() <= DEPTH_MAX
 }
 
-fn read_files(folder: &Path) -> Option<Payload> {
-    let mut files = Payload::new();
+/// Reads the files below `folder`, whose path in the volume is `prefix`; `None` where one cannot be read.
+fn read_files(folder: &Path, prefix: &str, files: &mut Payload) -> Option<()> {
     for entry in std::fs::read_dir(folder).ok()? {
         let entry = entry.ok()?;
-        files.insert(entry.file_name().into_string().ok()?, std::fs::read(entry.path()).ok()?);
+        let path = format!("{prefix}{}", entry.file_name().into_string().ok()?);
+        if entry.file_type().ok()?.is_dir() {
+            // As deep as the writer made it: at most `DEPTH_MAX`.
+            read_files(&entry.path(), &format!("{path}/"), files)?;
+        } else {
+            files.insert(path, std::fs::read(entry.path()).ok()?);
+        }
     }
-    Some(files)
+    Some(())
+}
+
+/// The names that users see in the volume's folder.
+fn first_components(payload: &Payload) -> BTreeSet<&str> {
+    payload.keys().filter_map(|path| path.split('/').next()).collect()
+}
+
+fn make_parents(folder: &Path, path: &str) -> Result<(), WriteError> {
+    let parents = path.match_indices('/').map(|(end, _)| folder.join(&path[..end]));
+    for parent in parents {
+        match rustix::fs::mkdirat(CWD, &parent, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => {}
+            made => call("mkdirat", &parent, made)?,
+        }
+    }
+    Ok(())
 }
 
 /// Makes `..<UTC time>.<random number>`, named as Go's `os.MkdirTemp` names it.
@@ -159,17 +186,26 @@ fn remove_folder(root: &Path, name: &str) -> Result<(), WriteError> {
         return Ok(());
     }
     let parent = open_folder(CWD, root)?;
-    let _is_a_folder = rustix::fs::unlinkat(&parent, name, AtFlags::empty());
-    let folder = open_folder(&parent, Path::new(name))?;
-    let entries = call("getdents64", &path, rustix::fs::Dir::read_from(&folder))?;
+    remove_entry(&parent, Path::new(name), &path, DEPTH_MAX)
+}
+
+/// Removes a file or folder of `parent`; `path` is for errors.
+fn remove_entry(parent: &OwnedFd, name: &Path, path: &Path, depth: usize) -> Result<(), WriteError> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) if depth > 0 => {}
+        removed => return call("unlinkat", path, removed),
+    }
+    let folder = open_folder(parent, name)?;
+    let entries = call("getdents64", path, rustix::fs::Dir::read_from(&folder))?;
     for entry in entries {
-        let entry = call("getdents64", &path, entry)?;
-        let file = entry.file_name();
-        if file.to_bytes() != b"." && file.to_bytes() != b".." {
-            call("unlinkat", &path, rustix::fs::unlinkat(&folder, file, AtFlags::empty()))?;
+        let entry = call("getdents64", path, entry)?;
+        let file = entry.file_name().to_bytes();
+        if file != b"." && file != b".." {
+            let file = Path::new(OsStr::from_bytes(file));
+            remove_entry(&folder, file, &path.join(file), depth - 1)?;
         }
     }
-    call("unlinkat", &path, rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR))
+    call("unlinkat", path, rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR))
 }
 
 fn open_folder(at: impl std::os::fd::AsFd, path: &Path) -> Result<OwnedFd, WriteError> {
@@ -243,9 +279,23 @@ mod tests {
     }
 
     #[test]
+    fn nested_paths_are_linked_by_their_first_component() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), &payload(&[("a/b/one", "1"), ("a/two", "2"), ("top", "3")])).unwrap();
+        assert_eq!(layout(root.path()), ["..data -> ..ts", "..ts/", "a -> ..data/a", "top -> ..data/top"]);
+        assert_eq!(std::fs::read_to_string(root.path().join("a/b/one")).unwrap(), "1");
+        assert_eq!(
+            write(root.path(), &payload(&[("a/b/one", "1"), ("a/two", "2"), ("top", "3")])).unwrap(),
+            None
+        );
+        assert!(write(root.path(), &payload(&[("a/two", "4")])).unwrap().is_some());
+        assert_eq!(layout(root.path()), ["..data -> ..ts", "..ts/", "a -> ..data/a"]);
+    }
+
+    #[test]
     fn names_cannot_leave_the_volume() {
         let root = tempfile::tempdir().unwrap();
-        for name in ["", ".", "..", "..data", "a/b", "../x"] {
+        for name in ["", ".", "..", "..data", "a//b", "/a", "a/../b", "a/", "../x"] {
             let error = write(root.path(), &payload(&[(name, "x")])).unwrap_err();
             assert!(matches!(error, WriteError::Name { .. }), "{name:?}");
         }

@@ -1,6 +1,7 @@
 //! Cgroups for pods and containers: made, limited, counted and removed, on cgroup v1 and v2.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -169,22 +170,45 @@ impl Cgroup {
         self.hierarchy.mounts().into_iter().map(|mount| mount.join(&self.path).join("cgroup.procs")).collect()
     }
 
-    /// Limits its memory, swap included.
+    /// Its kernfs id in the mount that has the memory controller: what the kernel's hooks know it by.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`], for instance once it is removed.
+    pub fn id(&self) -> Result<u64, CgroupError> {
+        let folder = self.memory_folder();
+        let metadata = std::fs::metadata(&folder).map_err(|source| io_error("look at", &folder, source))?;
+        Ok(metadata.ino())
+    }
+
+    /// Limits its memory, swap included; lowering a limit that was set is allowed.
     ///
     /// # Errors
     /// [`CgroupError::Io`].
     pub fn limit_memory(&self, bytes: u64) -> Result<(), CgroupError> {
-        let folder = self.memory_folder();
         let (limit, swap, swap_bytes) = match self.hierarchy {
             Hierarchy::V1 { .. } => ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", bytes),
             Hierarchy::V2 { .. } => ("memory.max", "memory.swap.max", 0),
         };
-        write(&folder.join(limit), &bytes.to_string())?;
-        // Absent where the kernel does not account swap; then there is nothing to forbid.
-        if folder.join(swap).exists() {
-            write(&folder.join(swap), &swap_bytes.to_string())?;
+        self.write(limit, &bytes.to_string())?;
+        self.write_if_present(swap, &swap_bytes.to_string())
+    }
+
+    /// Takes its memory limit away.
+    ///
+    /// # Errors
+    /// [`CgroupError::Io`].
+    pub fn unlimit_memory(&self) -> Result<(), CgroupError> {
+        match self.hierarchy {
+            // v1 wants the limit with swap to be the higher one at each moment.
+            Hierarchy::V1 { .. } => {
+                self.write_if_present("memory.memsw.limit_in_bytes", "-1")?;
+                self.write("memory.limit_in_bytes", "-1")
+            }
+            Hierarchy::V2 { .. } => {
+                self.write_if_present("memory.swap.max", "max")?;
+                self.write("memory.max", "max")
+            }
         }
-        Ok(())
     }
 
     /// Makes the kernel kill all of it together, as kubelets since 1.28 do; cgroup v1 cannot.
@@ -194,8 +218,13 @@ impl Cgroup {
     pub fn kill_as_group(&self) -> Result<(), CgroupError> {
         match self.hierarchy {
             Hierarchy::V1 { .. } => Ok(()),
-            Hierarchy::V2 { .. } => write(&self.memory_folder().join("memory.oom.group"), "1"),
+            Hierarchy::V2 { .. } => self.write("memory.oom.group", "1"),
         }
+    }
+
+    /// The processes in it, not in its children, by their ids in the initial namespace, ascending.
+    pub fn processes(&self) -> Vec<i32> {
+        processes(&self.memory_folder())
     }
 
     /// Kills that the kernel's OOM killer made in it so far; on v2 those of its children count too.
@@ -218,6 +247,15 @@ impl Cgroup {
     /// [`CgroupError::Io`].
     pub fn remove(&self) -> Result<(), CgroupError> {
         self.hierarchy.remove_tree(&self.path)
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<(), CgroupError> {
+        write(&self.memory_folder().join(file), text)
+    }
+
+    /// The swap files are absent where the kernel does not account swap; then there is nothing to forbid.
+    fn write_if_present(&self, file: &str, text: &str) -> Result<(), CgroupError> {
+        if self.memory_folder().join(file).exists() { self.write(file, text) } else { Ok(()) }
     }
 }
 
@@ -251,13 +289,17 @@ fn kill_below(folder: &Path, depth: usize) {
     for child in children(folder) {
         kill_below(&child, depth);
     }
-    let processes = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    for pid in
-        processes.lines().filter_map(|line| line.parse().ok()).filter_map(rustix::process::Pid::from_raw)
-    {
+    for pid in processes(folder).into_iter().filter_map(rustix::process::Pid::from_raw) {
         // It may be gone already.
         let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
+}
+
+fn processes(folder: &Path) -> Vec<i32> {
+    let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let mut pids: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    pids.sort_unstable();
+    pids
 }
 
 fn remove_below(folder: &Path, depth: usize) -> io::Result<()> {

@@ -17,7 +17,9 @@ use super::names::container_id;
 use super::pod::{oom_score_adj, restarts};
 use super::rootfs::Bind;
 use super::shim::{Plan, START_ERROR};
-use super::spec::{ContainerSpec, EnvSource, PodSpec, expand, memory_bytes};
+use super::spec::{
+    ContainerRole, ContainerSpec, EnvSource, ObjectKind, PodSpec, RestartPolicy, expand, memory_bytes,
+};
 use super::status::{ContainerState, Now, Termination, termination_reason};
 use super::truth::{ContainerName, Exited, Fact, Killed, Started};
 use super::volume;
@@ -59,7 +61,14 @@ pub struct Lifecycle {
     pub pod_cgroup: String,
     /// Where state changes go.
     pub updates: mpsc::Sender<Update>,
+    /// Whether the containers before it have come as far as it waits for.
+    pub after: Turn,
+    /// Told when those after it may start.
+    pub before: watch::Sender<bool>,
 }
+
+/// Whether it is a container's turn; a closed channel without a "yes" means that it never is.
+pub type Turn = watch::Receiver<bool>;
 
 /// Why a run did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +77,7 @@ enum RunError {
     Config { resource: Resource, name: String, what: String },
     #[error("cannot make the container's cgroup")]
     Cgroup(#[from] CgroupError),
-    #[error("cannot make the folder {}", .path.display())]
+    #[error("cannot make {}", .path.display())]
     Folder {
         path: PathBuf,
         #[source]
@@ -80,8 +89,14 @@ enum RunError {
 
 impl Lifecycle {
     /// Runs the container until it has ended for good.
-    pub async fn run(self, mut stop: watch::Receiver<Stop>) {
+    pub async fn run(mut self, mut stop: watch::Receiver<Stop>) {
         let pace = self.shared.config.pace;
+        tokio::select! {
+            turn = self.after.wait_for(|is_turn| *is_turn) => if turn.is_err() { return },
+            _ = stop.wait_for(|stop| *stop != Stop::No) => return,
+        }
+        let role = self.container().role;
+        let policy = restart_policy(role, self.spec.restart_policy);
         let mut state = ContainerState::creating();
         loop {
             let Some(termination) = self.run_once(&mut state, &mut stop).await else { return };
@@ -91,7 +106,11 @@ impl Lifecycle {
             state.now = Now::Terminated(termination.clone());
             self.tell(&state).await;
             let stops = *stop.borrow() != Stop::No;
-            if stops || !restarts(self.spec.restart_policy, exit_code) {
+            if role == ContainerRole::Init && exit_code == 0 {
+                self.before.send_replace(true);
+                return;
+            }
+            if stops || !restarts(policy, exit_code) {
                 return;
             }
             if let Some(wait) = self.backoff(state.restart_count) {
@@ -147,9 +166,10 @@ impl Lifecycle {
         let (pid, started_at) = (container.pid, container.started_at);
         let name = self.name(&id, state.restart_count);
         self.shared.truth.record(Fact::Started(Started { container: name.clone(), pid, at: started_at }));
-        self.tell(state).await;
-
-        let (exit_code, at, oom_kills) = self.watch(container, &cgroup, &name, stop).await;
+        if self.container().role == ContainerRole::Sidecar {
+            self.before.send_replace(true);
+        }
+        let (exit_code, at, oom_kills) = self.watch(container, &cgroup, &name, state, stop).await;
         self.shared.truth.record(Fact::Exited(Exited { container: name, exit_code, at }));
         remove(cgroup).await;
         Some(Termination {
@@ -162,15 +182,18 @@ impl Lifecycle {
         })
     }
 
-    /// Waits for the container's end, counts its kills, and ends it when the pod is to end.
+    /// Waits for the container's end, tells that it runs, counts its kills, and ends it when the pod is to end.
     async fn watch(
         &self,
         mut container: Container,
         cgroup: &Cgroup,
         name: &ContainerName,
+        state: &ContainerState,
         stop: &mut watch::Receiver<Stop>,
     ) -> (i32, Instant, u64) {
-        let mut poll = tokio::time::interval(self.shared.config.pace.counter_poll);
+        let pace = self.shared.config.pace;
+        let mut poll = tokio::time::interval(pace.counter_poll);
+        let mut tell_at = Some(tokio::time::Instant::now() + pace.start_shows);
         let mut recorded = 0;
         // A rise is recorded with the exit, or once it is sure that the first process lives on.
         let mut risen: Option<(Instant, tokio::time::Instant)> = None;
@@ -200,6 +223,10 @@ impl Lifecycle {
                         }
                         _ => {}
                     }
+                }
+                () = until(tell_at) => {
+                    self.tell(state).await;
+                    tell_at = None;
                 }
                 () = until(kill_at) => {
                     signal(Signal::KILL);
@@ -258,9 +285,12 @@ impl Lifecycle {
         if let Some(bytes) = container.memory_limit {
             cgroup.limit_memory(bytes)?;
         }
-        cgroup.kill_as_group()?;
-        let pod_folder = format!("{}_{}_{}", self.spec.namespace, self.spec.name, self.spec.uid);
-        let logs = config.state.join("logs").join(pod_folder).join(&container.name);
+        if !container.single_process_oom_kill {
+            cgroup.kill_as_group()?;
+        }
+        let (namespace, pod) = (&self.spec.namespace, &self.spec.name);
+        let logs = config.logs.join("pods").join(format!("{namespace}_{pod}_{}", self.spec.uid));
+        let logs = logs.join(&container.name);
         let root = config.state.join("rootfs").join(id);
         for folder in [&logs, &root] {
             let made = tokio::fs::create_dir_all(folder).await;
@@ -272,17 +302,23 @@ impl Lifecycle {
             requested.or(container.memory_limit).unwrap_or(0),
             rustix::system::sysinfo().totalram,
         );
+        let log = logs.join(format!("{restart_count}.log"));
         let plan = Plan {
             entrances: cgroup.entrances(),
             oom_score_adj: rank,
             argv: container.argv.iter().map(|word| expand(word, &env)).collect(),
             env,
-            log: logs.join(format!("{restart_count}.log")),
+            log: log.clone(),
             root,
             binds: self.binds(),
         };
         let plan_path = config.state.join(format!("{id}.json"));
-        Ok((cgroup, Container::start(&config.program, &plan, plan_path).await?))
+        let started = Container::start(&config.program, &plan, plan_path).await?;
+        let link = config.logs.join("containers");
+        let link = link.join(format!("{pod}_{namespace}_{}-{id}.log", container.name));
+        let linked = tokio::fs::symlink(&log, &link).await;
+        linked.map_err(|source| RunError::Folder { path: link, source })?;
+        Ok((cgroup, started))
     }
 
     fn environment(&self) -> Result<BTreeMap<String, String>, RunError> {
@@ -296,20 +332,20 @@ impl Lifecycle {
                     let value = expand(value, &env);
                     env.insert(name.clone(), value);
                 }
-                EnvSource::Key { name, config_map, key } => {
-                    let data = self.config_data(config_map)?;
-                    let value = data[key].as_str().ok_or_else(|| RunError::Config {
-                        resource: Resource::ConfigMaps,
-                        name: config_map.clone(),
+                EnvSource::Key { name, kind, object, key } => {
+                    let held = self.object(*kind, object)?;
+                    let value = text_value(*kind, &held, key).ok_or_else(|| RunError::Config {
+                        resource: kind.resource(),
+                        name: object.clone(),
                         what: format!("has no key \"{key}\""),
                     })?;
-                    env.insert(name.clone(), value.to_owned());
+                    env.insert(name.clone(), value);
                 }
-                EnvSource::All { config_map, prefix } => {
-                    let data = self.config_data(config_map)?;
-                    for (key, value) in data.as_object().into_iter().flatten() {
-                        if let Some(value) = value.as_str() {
-                            env.insert(format!("{prefix}{key}"), value.to_owned());
+                EnvSource::All { kind, object, prefix } => {
+                    let object = self.object(*kind, object)?;
+                    for key in object["data"].as_object().into_iter().flat_map(|data| data.keys()) {
+                        if let Some(value) = text_value(*kind, &object, key) {
+                            env.insert(format!("{prefix}{key}"), value);
                         }
                     }
                 }
@@ -318,17 +354,10 @@ impl Lifecycle {
         Ok(env)
     }
 
-    fn config_data(&self, name: &str) -> Result<Value, RunError> {
-        let object =
-            self.shared.cluster.get(Resource::ConfigMaps, &ObjectKey::new(&self.spec.namespace, name));
-        match object {
-            Some(object) => Ok(object["data"].clone()),
-            None => Err(RunError::Config {
-                resource: Resource::ConfigMaps,
-                name: name.to_owned(),
-                what: "not found".into(),
-            }),
-        }
+    fn object(&self, kind: ObjectKind, name: &str) -> Result<Arc<Value>, RunError> {
+        let (resource, key) = (kind.resource(), ObjectKey::new(&self.spec.namespace, name));
+        let object = self.shared.cluster.get(resource, &key);
+        object.ok_or_else(|| RunError::Config { resource, name: name.to_owned(), what: "not found".into() })
     }
 
     fn binds(&self) -> Vec<Bind> {
@@ -376,6 +405,20 @@ impl Lifecycle {
         // A worker that does not listen any more has other things to end.
         let _worker_gone = self.updates.send((self.index, state.clone())).await;
     }
+}
+
+/// An init container that fails is tried again unless its pod is never to be; a sidecar always is.
+fn restart_policy(role: ContainerRole, of_pod: RestartPolicy) -> RestartPolicy {
+    match (role, of_pod) {
+        (ContainerRole::Sidecar, _) => RestartPolicy::Always,
+        (ContainerRole::Init, RestartPolicy::Always) => RestartPolicy::OnFailure,
+        (ContainerRole::Init | ContainerRole::Regular, policy) => policy,
+    }
+}
+
+/// A value as an environment can hold it.
+fn text_value(kind: ObjectKind, object: &Value, key: &str) -> Option<String> {
+    volume::value(kind, object, key).and_then(|value| String::from_utf8(value).ok())
 }
 
 async fn remove(cgroup: Cgroup) {

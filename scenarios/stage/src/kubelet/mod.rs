@@ -30,8 +30,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::api::store::ObjectKey;
 use crate::api::{Cluster, Resource};
-use cgroup::Hierarchy;
-use names::CgroupDriver;
+use cgroup::{Cgroup, Hierarchy};
+use names::{CgroupDriver, QosClass};
 use pod::{PodOrder, PodWorker};
 use truth::Truth;
 
@@ -49,8 +49,10 @@ pub struct KubeletConfig {
     pub driver: CgroupDriver,
     /// Folder of pods and their volumes; `/var/lib/kubelet` on a real node.
     pub root: PathBuf,
-    /// Folder of plans, logs and container roots.
+    /// Folder of plans and container roots.
     pub state: PathBuf,
+    /// Folder with `pods` and `containers`, which exist; `/var/log` on a real node.
+    pub logs: PathBuf,
     /// The `aftertrace-stage` program, which is also shim and init of containers.
     pub program: PathBuf,
     /// Put before the containers' `PATH`: where the programs that images would bring are found.
@@ -64,6 +66,9 @@ pub struct KubeletConfig {
 pub struct Pace {
     /// From a pod's arrival to its sandbox. Recorded: about 0.5 s.
     pub sandbox: Duration,
+    /// From the start of a container to `running` in the API. A container that ends before is never reported as
+    /// running, and one whose pod is deleted before is never reported at all.
+    pub start_shows: Duration,
     /// From the end of a container to `terminated` in the API. Recorded: about 1 s, the kubelet's relist.
     pub relist: Duration,
     /// How long `CrashLoopBackOff` shows before the next start. Recorded: about 0.1 s.
@@ -84,6 +89,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             sandbox: Duration::from_millis(500),
+            start_shows: Duration::ZERO,
             relist: Duration::from_secs(1),
             waiting_shows: Duration::from_millis(100),
             backoff_first: Duration::from_secs(2),
@@ -100,6 +106,7 @@ impl Pace {
     pub fn fast() -> Self {
         Self {
             sandbox: Duration::ZERO,
+            start_shows: Duration::ZERO,
             relist: Duration::from_millis(20),
             waiting_shows: Duration::from_millis(5),
             backoff_first: Duration::from_millis(20),
@@ -130,6 +137,8 @@ pub struct Shared {
     pub hierarchy: Hierarchy,
     /// What really happened.
     pub truth: Truth,
+    /// How often the tokens of service accounts were renewed.
+    pub tokens: watch::Sender<u64>,
 }
 
 impl Kubelet {
@@ -142,7 +151,8 @@ impl Kubelet {
         hierarchy.create(&config.cgroup_root)?;
         cluster.attend_node(&config.node);
         node::register(&cluster, &config.node);
-        let shared = Arc::new(Shared { cluster, config, hierarchy, truth: Truth::default() });
+        let tokens = watch::Sender::default();
+        let shared = Arc::new(Shared { cluster, config, hierarchy, truth: Truth::default(), tokens });
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(follow(Arc::clone(&shared), stopped));
         Ok(Self { shared, stop, task: Some(task) })
@@ -170,6 +180,39 @@ impl Kubelet {
     pub fn run_pod(&self, mut pod: Value) -> Result<Arc<Value>, crate::api::ApiError> {
         pod["spec"]["nodeName"] = Value::String(self.shared.config.node.clone());
         self.shared.cluster.create(Resource::Pods, pod)
+    }
+
+    /// Renews the tokens in all volumes that show one; a real kubelet does so when 80 % of their time is over.
+    pub fn rotate_tokens(&self) {
+        self.shared.tokens.send_modify(|renewals| *renewals += 1);
+    }
+
+    /// The cgroup of all pods of a class; that of [`QosClass::Guaranteed`] is the one above all pods.
+    ///
+    /// # Errors
+    /// [`cgroup::CgroupError`].
+    pub fn class_cgroup(&self, class: QosClass) -> Result<Cgroup, cgroup::CgroupError> {
+        let config = self.config();
+        let path = format!("{}/{}", config.cgroup_root, config.driver.class_cgroup(class));
+        self.hierarchy().create(&path)
+    }
+
+    /// The cgroup of a pod, or of one of its containers by its id.
+    ///
+    /// # Errors
+    /// [`cgroup::CgroupError`].
+    pub fn cgroup_of(
+        &self,
+        class: QosClass,
+        uid: &str,
+        container_id: Option<&str>,
+    ) -> Result<Cgroup, cgroup::CgroupError> {
+        let config = self.config();
+        let mut path = format!("{}/{}", config.cgroup_root, config.driver.pod_cgroup(class, uid));
+        if let Some(id) = container_id {
+            path = format!("{path}/{}", config.driver.container_cgroup(id));
+        }
+        self.hierarchy().create(&path)
     }
 
     /// Kills all containers and waits until their cgroups are removed. The pods stay in the API as they

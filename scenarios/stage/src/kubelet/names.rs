@@ -43,15 +43,25 @@ impl QosClass {
 }
 
 impl CgroupDriver {
+    /// The cgroup of all pods of a class below the kubelet's cgroup root; that of Guaranteed pods is the one
+    /// above all classes.
+    pub fn class_cgroup(self, qos: QosClass) -> String {
+        match (self, qos.cgroup()) {
+            (Self::Cgroupfs, None) => "kubepods".to_owned(),
+            (Self::Cgroupfs, Some(class)) => format!("kubepods/{class}"),
+            (Self::Systemd, None) => "kubepods.slice".to_owned(),
+            (Self::Systemd, Some(class)) => format!("kubepods.slice/kubepods-{class}.slice"),
+        }
+    }
+
     /// The pod's cgroup below the kubelet's cgroup root, without leading slash.
     pub fn pod_cgroup(self, qos: QosClass, uid: &str) -> String {
-        match (self, qos.cgroup()) {
-            (Self::Cgroupfs, None) => format!("kubepods/pod{uid}"),
-            (Self::Cgroupfs, Some(class)) => format!("kubepods/{class}/pod{uid}"),
-            (Self::Systemd, None) => format!("kubepods.slice/kubepods-pod{}.slice", escape(uid)),
-            (Self::Systemd, Some(class)) => {
-                let uid = escape(uid);
-                format!("kubepods.slice/kubepods-{class}.slice/kubepods-{class}-pod{uid}.slice")
+        let class = self.class_cgroup(qos);
+        match self {
+            Self::Cgroupfs => format!("{class}/pod{uid}"),
+            Self::Systemd => {
+                let of = qos.cgroup().map(|class| format!("-{class}")).unwrap_or_default();
+                format!("{class}/kubepods{of}-pod{}.slice", escape(uid))
             }
         }
     }

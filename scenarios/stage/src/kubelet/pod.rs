@@ -21,7 +21,7 @@ use super::lifecycle::{Lifecycle, Stop};
 use super::names::{QosClass, container_id};
 use super::node;
 use super::shim::Plan;
-use super::spec::{PodSpec, RestartPolicy};
+use super::spec::{ContainerRole, ObjectKind, PodSpec, RestartPolicy};
 use super::status::{ContainerState, PodFacts, pod_status};
 use super::truth::{Fact, Swapped};
 use super::volume;
@@ -34,6 +34,9 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// State changes that wait for the worker; each container sends one at a time.
 const UPDATES_MAX: usize = 16;
+
+/// How long a sidecar has to end once the other containers have ended by themselves.
+const SIDECAR_GRACE: Duration = Duration::from_millis(500);
 
 /// The sandbox's rank for the OOM killer, as kubelets set it: last but for the node's own daemons.
 const SANDBOX_OOM_SCORE_ADJ: i32 = -998;
@@ -122,7 +125,10 @@ impl PodWorker {
             let _removed_by_another = self.shared.cluster.remove(Resource::Pods, &self.key);
         }
         let folder = volume::pod_folder(&self.shared.config.root, &self.spec.uid);
-        let _never_made = tokio::fs::remove_dir_all(folder).await;
+        let removed = tokio::task::spawn_blocking(move || volume::remove_folder(&folder)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, pod = self.key.name, "failed to remove a pod's volumes");
+        }
     }
 
     async fn set_up(&mut self) -> Result<(Cgroup, Container), SetUpError> {
@@ -166,18 +172,31 @@ impl PodWorker {
     ) -> PodOrder {
         let (updates, mut changed) = mpsc::channel(UPDATES_MAX);
         let (stop, stopping) = watch::channel(Stop::No);
-        let mut containers = JoinSet::new();
-        for index in 0..self.spec.containers.len() {
+        let (stop_sidecars, sidecars_stopping) = watch::channel(Stop::No);
+        let (mut containers, mut sidecars) = (JoinSet::new(), JoinSet::new());
+        let (_first, mut after) = watch::channel(true);
+        for (index, container) in self.spec.containers.iter().enumerate() {
+            let (before, next) = watch::channel(false);
             let lifecycle = Lifecycle {
                 shared: Arc::clone(&self.shared),
                 spec: Arc::clone(&self.spec),
                 index,
                 pod_cgroup: pod_cgroup.path(),
                 updates: updates.clone(),
+                after: after.clone(),
+                before,
             };
-            containers.spawn(lifecycle.run(stopping.clone()));
+            if container.role == ContainerRole::Sidecar {
+                sidecars.spawn(lifecycle.run(sidecars_stopping.clone()));
+            } else {
+                containers.spawn(lifecycle.run(stopping.clone()));
+            }
+            if container.role != ContainerRole::Regular {
+                after = next;
+            }
         }
         drop(updates);
+        let mut tokens = self.shared.tokens.subscribe();
         let mut progress = self.shared.cluster.progress();
         let mut shown = self.object_versions();
         let mut sync_at: Option<Deadline> = None;
@@ -193,6 +212,17 @@ impl PodWorker {
                     }
                     None => return order,
                 },
+                // The sidecars end when nothing is left that they could serve.
+                Some(_) = containers.join_next() => if containers.is_empty() {
+                    stop_sidecars.send_if_modified(|stop| {
+                        let runs = *stop == Stop::No;
+                        if runs {
+                            *stop = Stop::Within(SIDECAR_GRACE);
+                        }
+                        runs
+                    });
+                },
+                Ok(()) = tokens.changed() => sync_at = Some(Deadline::now()),
                 Ok(()) = orders.changed() => {
                     let now = orders.borrow_and_update().clone();
                     match &now {
@@ -200,8 +230,11 @@ impl PodWorker {
                             let soon = Deadline::now() + self.shared.config.pace.pod_sync;
                             sync_at = Some(sync_at.map_or(soon, |at| at.min(soon)));
                         }
-                        PodOrder::Terminate(grace) => { stop.send_replace(Stop::Within(*grace)); }
-                        PodOrder::Gone => { stop.send_replace(Stop::Within(Duration::ZERO)); }
+                        PodOrder::Terminate(_) | PodOrder::Gone => {
+                            let grace = if let PodOrder::Terminate(grace) = now { grace } else { Duration::ZERO };
+                            stop.send_replace(Stop::Within(grace));
+                            stop_sidecars.send_replace(Stop::Within(grace));
+                        }
                     }
                     order = now;
                 }
@@ -224,7 +257,8 @@ impl PodWorker {
         let mut complete = true;
         for spec in &self.spec.volumes {
             let folder = volume::volume_folder(&self.shared.config.root, &self.spec.uid, spec);
-            let payload = match volume::payload(&self.shared.cluster, &self.key.namespace, spec) {
+            let token = *self.shared.tokens.borrow();
+            let payload = match volume::payload(&self.shared.cluster, &self.key, spec, token) {
                 Ok(payload) => payload,
                 Err(error) => {
                     tracing::debug!(%error, volume = spec.name, "a volume cannot be shown yet");
@@ -233,12 +267,16 @@ impl PodWorker {
                 }
             };
             let has_files = !spec.sources.is_empty();
+            let in_memory = volume::is_in_memory(spec);
             let path = folder.clone();
             // Held until the write is over: whoever removes the folder waits for that.
             let shared = Arc::clone(&self.shared);
             let written = tokio::task::spawn_blocking(move || -> Result<_, VolumeWriteError> {
                 let _held = shared;
                 volume::create_folder(&path)?;
+                if in_memory {
+                    volume::mount_in_memory(&path)?;
+                }
                 Ok(if has_files { atomic_writer::write(&path, &payload)? } else { None })
             });
             match written.await.expect("the writer does not panic and is not aborted") {
@@ -268,7 +306,7 @@ impl PodWorker {
     /// Versions of the objects that the volumes show.
     fn object_versions(&self) -> Vec<Option<Value>> {
         let objects = self.spec.volume_objects();
-        let version = |cluster: &Cluster, kind: super::spec::VolumeSourceKind, name: &str| {
+        let version = |cluster: &Cluster, kind: ObjectKind, name: &str| {
             let object = cluster.get(kind.resource(), &ObjectKey::new(&self.key.namespace, name))?;
             Some(object["metadata"]["resourceVersion"].clone())
         };

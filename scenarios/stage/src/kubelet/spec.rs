@@ -17,10 +17,12 @@ pub struct PodSpec {
     pub uid: String,
     /// `spec.restartPolicy`
     pub restart_policy: RestartPolicy,
-    /// `spec.containers`
+    /// `spec.initContainers`, then `spec.containers`, each in the order of the spec.
     pub containers: Vec<ContainerSpec>,
     /// `spec.volumes`
     pub volumes: Vec<VolumeSpec>,
+    /// Memory limit of `spec.resources`, which wins over the containers' sum.
+    pub own_memory_limit: Option<u64>,
 }
 
 /// When a container that ended is started again.
@@ -34,9 +36,22 @@ pub enum RestartPolicy {
     Never,
 }
 
+/// What a container is within its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerRole {
+    /// Runs to its end before the next one starts.
+    Init,
+    /// An init container with `restartPolicy: Always`: the next one starts as soon as it runs, and it ends last.
+    Sidecar,
+    /// One of `spec.containers`.
+    Regular,
+}
+
 /// One container.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ContainerSpec {
+    /// What it is within the pod.
+    pub role: ContainerRole,
     /// Name in the pod.
     pub name: String,
     /// Image; reported, not pulled.
@@ -51,7 +66,13 @@ pub struct ContainerSpec {
     pub memory_limit: Option<u64>,
     /// `volumeMounts`
     pub mounts: Vec<MountSpec>,
+    /// Whether an OOM kill takes one process and not the container, as with the kubelet's
+    /// `singleProcessOOMKill`; here a container whose name the pod's annotation [`SINGLE_PROCESS`] lists.
+    pub single_process_oom_kill: bool,
 }
+
+/// Annotation with the names of containers, separated by commas, that are not killed as a group.
+pub const SINGLE_PROCESS: &str = "stage.aftertrace/single-process-oom-kill";
 
 /// Where environment variables come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,19 +84,23 @@ pub enum EnvSource {
         /// Value.
         value: String,
     },
-    /// One key of a ConfigMap.
+    /// One key of an object.
     Key {
         /// Variable.
         name: String,
-        /// ConfigMap.
-        config_map: String,
+        /// ConfigMap or Secret.
+        kind: ObjectKind,
+        /// Its name.
+        object: String,
         /// Key in it.
         key: String,
     },
-    /// All keys of a ConfigMap.
+    /// All keys of an object.
     All {
-        /// ConfigMap.
-        config_map: String,
+        /// ConfigMap or Secret.
+        kind: ObjectKind,
+        /// Its name.
+        object: String,
         /// Put before each key.
         prefix: String,
     },
@@ -105,18 +130,33 @@ pub struct VolumeSpec {
 
 /// What a volume shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VolumeSource {
-    /// ConfigMap or Secret.
-    pub kind: VolumeSourceKind,
-    /// Name of the object.
-    pub name: String,
-    /// Keys and the file names they get; empty is all keys under their own names.
-    pub items: Vec<(String, String)>,
+pub enum VolumeSource {
+    /// Keys of an object.
+    Object {
+        /// ConfigMap or Secret.
+        kind: ObjectKind,
+        /// Its name.
+        name: String,
+        /// Keys and the paths they get; empty is all keys under their own names.
+        items: Vec<(String, String)>,
+    },
+    /// A token of the pod's service account, which the kubelet renews.
+    Token {
+        /// Its path.
+        path: String,
+    },
+    /// A field of the pod itself.
+    Field {
+        /// Its path.
+        path: String,
+        /// Such as `metadata.labels`.
+        field: String,
+    },
 }
 
-/// The kinds of objects that volumes show.
+/// The kinds of objects that hold configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VolumeSourceKind {
+pub enum ObjectKind {
     /// `v1/ConfigMap`
     ConfigMap,
     /// `v1/Secret`
@@ -136,8 +176,9 @@ impl PodSpec {
                 Some("OnFailure") => RestartPolicy::OnFailure,
                 _ => RestartPolicy::Always,
             },
-            containers: items(&pod["spec"]["containers"]).map(container).collect(),
+            containers: containers(pod),
             volumes: items(&pod["spec"]["volumes"]).filter_map(volume).collect(),
+            own_memory_limit: pod["spec"]["resources"]["limits"]["memory"].as_str().and_then(memory_bytes),
         }
     }
 
@@ -163,16 +204,30 @@ impl PodSpec {
         }
     }
 
-    /// The pod's own memory limit in bytes: the sum, if every container has one.
+    /// The pod's memory limit in bytes: its own, else what its containers need together, if each has one.
     pub fn memory_limit(&self) -> Option<u64> {
-        let sum = self.containers.iter().try_fold(0_u64, |sum, c| sum.checked_add(c.memory_limit?));
-        sum.filter(|bytes| *bytes > 0)
+        if self.own_memory_limit.is_some() {
+            return self.own_memory_limit;
+        }
+        // Init containers run one after the other, beside the sidecars before them.
+        let (mut together, mut most) = (0_u64, 0_u64);
+        for container in &self.containers {
+            let with_this = together.checked_add(container.memory_limit?)?;
+            most = most.max(with_this);
+            if container.role != ContainerRole::Init {
+                together = with_this;
+            }
+        }
+        Some(most).filter(|bytes| *bytes > 0)
     }
 
     /// Names of the ConfigMaps and Secrets that its volumes show.
-    pub fn volume_objects(&self) -> impl Iterator<Item = (VolumeSourceKind, &str)> {
+    pub fn volume_objects(&self) -> impl Iterator<Item = (ObjectKind, &str)> {
         let sources = self.volumes.iter().flat_map(|volume| &volume.sources);
-        sources.map(|source| (source.kind, source.name.as_str()))
+        sources.filter_map(|source| match source {
+            VolumeSource::Object { kind, name, .. } => Some((*kind, name.as_str())),
+            VolumeSource::Token { .. } | VolumeSource::Field { .. } => None,
+        })
     }
 }
 
@@ -221,23 +276,43 @@ fn string(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn container(container: &Value) -> ContainerSpec {
+fn containers(pod: &Value) -> Vec<ContainerSpec> {
+    let alone = pod["metadata"]["annotations"][SINGLE_PROCESS].as_str().unwrap_or_default();
+    let read = |value: &Value, role: ContainerRole| {
+        let mut spec = container(value, role);
+        spec.single_process_oom_kill = alone.split(',').any(|name| name == spec.name);
+        spec
+    };
+    let inits = items(&pod["spec"]["initContainers"]).map(|init| match init["restartPolicy"].as_str() {
+        Some("Always") => read(init, ContainerRole::Sidecar),
+        _ => read(init, ContainerRole::Init),
+    });
+    let regular = items(&pod["spec"]["containers"]).map(|regular| read(regular, ContainerRole::Regular));
+    inits.chain(regular).collect()
+}
+
+fn container(container: &Value, role: ContainerRole) -> ContainerSpec {
     let argv = items(&container["command"]).chain(items(&container["args"]));
+    let named = |value: &Value, config_map: &str, secret: &str| {
+        let config_map =
+            value[config_map]["name"].as_str().map(|name| (ObjectKind::ConfigMap, config_map, name));
+        let secret = || value[secret]["name"].as_str().map(|name| (ObjectKind::Secret, secret, name));
+        let (kind, field, name) = config_map.or_else(secret)?;
+        Some((kind, name.to_owned(), string(&value[field]["key"])))
+    };
     let whole = items(&container["envFrom"]).filter_map(|from| {
-        let config_map = from["configMapRef"]["name"].as_str()?.to_owned();
-        Some(EnvSource::All { config_map, prefix: string(&from["prefix"]) })
+        let (kind, object, _) = named(from, "configMapRef", "secretRef")?;
+        Some(EnvSource::All { kind, object, prefix: string(&from["prefix"]) })
     });
     let single = items(&container["env"]).map(|env| {
         let name = string(&env["name"]);
-        let key = &env["valueFrom"]["configMapKeyRef"];
-        match key["name"].as_str() {
-            Some(config_map) => {
-                EnvSource::Key { name, config_map: config_map.to_owned(), key: string(&key["key"]) }
-            }
+        match named(&env["valueFrom"], "configMapKeyRef", "secretKeyRef") {
+            Some((kind, object, key)) => EnvSource::Key { name, kind, object, key },
             None => EnvSource::Value { name, value: string(&env["value"]) },
         }
     });
     ContainerSpec {
+        role,
         name: string(&container["name"]),
         image: string(&container["image"]),
         argv: argv.map(string).collect(),
@@ -251,26 +326,33 @@ fn container(container: &Value) -> ContainerSpec {
                 sub_path: mount["subPath"].as_str().map(str::to_owned),
             })
             .collect(),
+        single_process_oom_kill: false,
     }
 }
 
-/// A volume, if it is of a played kind. Tokens and the downward API are not: nothing here reads them.
+/// A volume, if it is of a played kind.
 fn volume(volume: &Value) -> Option<VolumeSpec> {
     let name = string(&volume["name"]);
     let (plugin, sources) = if volume["configMap"].is_object() {
-        let source = source(VolumeSourceKind::ConfigMap, &volume["configMap"], "name");
+        let source = object(ObjectKind::ConfigMap, &volume["configMap"], "name");
         ("kubernetes.io~configmap", vec![source])
     } else if volume["secret"].is_object() {
-        ("kubernetes.io~secret", vec![source(VolumeSourceKind::Secret, &volume["secret"], "secretName")])
+        ("kubernetes.io~secret", vec![object(ObjectKind::Secret, &volume["secret"], "secretName")])
+    } else if volume["downwardAPI"].is_object() {
+        ("kubernetes.io~downward-api", fields(&volume["downwardAPI"]).collect())
     } else if volume["projected"].is_object() {
-        let sources = items(&volume["projected"]["sources"]).filter_map(|projected| {
+        let sources = items(&volume["projected"]["sources"]).flat_map(|projected| {
+            let mut sources: Vec<VolumeSource> = fields(&projected["downwardAPI"]).collect();
             if projected["configMap"].is_object() {
-                Some(source(VolumeSourceKind::ConfigMap, &projected["configMap"], "name"))
-            } else if projected["secret"].is_object() {
-                Some(source(VolumeSourceKind::Secret, &projected["secret"], "name"))
-            } else {
-                None
+                sources.push(object(ObjectKind::ConfigMap, &projected["configMap"], "name"));
             }
+            if projected["secret"].is_object() {
+                sources.push(object(ObjectKind::Secret, &projected["secret"], "name"));
+            }
+            if let Some(path) = projected["serviceAccountToken"]["path"].as_str() {
+                sources.push(VolumeSource::Token { path: path.to_owned() });
+            }
+            sources
         });
         ("kubernetes.io~projected", sources.collect())
     } else if volume["emptyDir"].is_object() {
@@ -281,9 +363,16 @@ fn volume(volume: &Value) -> Option<VolumeSpec> {
     Some(VolumeSpec { name, plugin, sources })
 }
 
-fn source(kind: VolumeSourceKind, value: &Value, name_field: &str) -> VolumeSource {
+fn object(kind: ObjectKind, value: &Value, name_field: &str) -> VolumeSource {
     let files = items(&value["items"]).map(|item| (string(&item["key"]), string(&item["path"]))).collect();
-    VolumeSource { kind, name: string(&value[name_field]), items: files }
+    VolumeSource::Object { kind, name: string(&value[name_field]), items: files }
+}
+
+fn fields(downward: &Value) -> impl Iterator<Item = VolumeSource> {
+    items(&downward["items"]).map(|item| VolumeSource::Field {
+        path: string(&item["path"]),
+        field: string(&item["fieldRef"]["fieldPath"]),
+    })
 }
 
 #[cfg(test)]
@@ -326,6 +415,39 @@ mod tests {
         };
         assert_eq!(limit(json!([limited, limited])), Some(128 << 20));
         assert_eq!(limit(json!([limited, {}])), None);
+        let own = json!({ "spec": {
+            "resources": { "limits": { "memory": "1Gi" } }, "containers": [limited, {}],
+        } });
+        assert_eq!(PodSpec::read(&own).memory_limit(), Some(1 << 30));
+        let of = |mib: u32| json!({ "limits": { "memory": format!("{mib}Mi") } });
+        let inits = json!({ "spec": {
+            "initContainers": [
+                { "name": "first", "resources": of(100) },
+                { "name": "side", "restartPolicy": "Always", "resources": of(10) },
+                { "name": "second", "resources": of(70) },
+            ],
+            "containers": [limited],
+        } });
+        assert_eq!(PodSpec::read(&inits).memory_limit(), Some(100 << 20));
+    }
+
+    #[test]
+    fn init_containers_come_first_and_know_what_they_are() {
+        let spec = PodSpec::read(&json!({
+            "metadata": { "annotations": { SINGLE_PROCESS: "app,other" } },
+            "spec": {
+                "initContainers": [{ "name": "setup" }, { "name": "proxy", "restartPolicy": "Always" }],
+                "containers": [{ "name": "app" }],
+            },
+        }));
+        let read: Vec<_> =
+            spec.containers.iter().map(|c| (c.name.as_str(), c.role, c.single_process_oom_kill)).collect();
+        let expected = [
+            ("setup", ContainerRole::Init, false),
+            ("proxy", ContainerRole::Sidecar, false),
+            ("app", ContainerRole::Regular, true),
+        ];
+        assert_eq!(read, expected);
     }
 
     #[test]
@@ -348,13 +470,25 @@ mod tests {
                 { "name": "cfg", "configMap": { "name": "c" } },
                 { "name": "all", "projected": { "sources": [
                     { "secret": { "name": "s", "items": [{ "key": "a", "path": "b" }] } },
-                    { "serviceAccountToken": {} },
+                    { "serviceAccountToken": { "path": "token" } },
+                    { "downwardAPI": { "items": [
+                        { "path": "who", "fieldRef": { "fieldPath": "metadata.name" } },
+                    ] } },
                 ] } },
                 { "name": "host", "hostPath": { "path": "/" } },
             ],
         } }));
         assert_eq!(spec.volumes.len(), 2, "a hostPath is not played");
-        assert_eq!(spec.volumes[1].sources[0].items, [("a".to_owned(), "b".to_owned())]);
+        let expected = [
+            VolumeSource::Object {
+                kind: ObjectKind::Secret,
+                name: "s".into(),
+                items: vec![("a".into(), "b".into())],
+            },
+            VolumeSource::Token { path: "token".into() },
+            VolumeSource::Field { path: "who".into(), field: "metadata.name".into() },
+        ];
+        assert_eq!(spec.volumes[1].sources, expected);
         assert_eq!(spec.containers[0].mounts[1].sub_path.as_deref(), Some("app.conf"));
     }
 }

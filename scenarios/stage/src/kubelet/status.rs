@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::clock::Instant;
-use super::spec::{ContainerSpec, PodSpec, RestartPolicy};
+use super::spec::{ContainerRole, ContainerSpec, PodSpec, RestartPolicy};
 
 /// Where a container stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,19 +101,29 @@ pub struct PodFacts<'a> {
 
 /// The whole `status`; times of unchanged conditions are taken over from `previous`.
 pub fn pod_status(previous: &Value, spec: &PodSpec, states: &[ContainerState], facts: PodFacts<'_>) -> Value {
-    let unready: Vec<&str> = spec
-        .containers
-        .iter()
-        .zip(states)
+    let all = || spec.containers.iter().zip(states);
+    let regular = || all().filter(|(container, _)| container.role == ContainerRole::Regular);
+    let inits = || all().filter(|(container, _)| container.role != ContainerRole::Regular);
+    let unready: Vec<&str> = regular()
         .filter(|(_, state)| !state.is_running())
         .map(|(container, _)| container.name.as_str())
         .collect();
-    let terminal = spec.restart_policy != RestartPolicy::Always
-        && states.iter().all(|state| state.termination().is_some());
-    let failed = states.iter().filter_map(ContainerState::termination).any(|end| end.exit_code != 0);
+    let has_failed = |state: &ContainerState| state.termination().is_some_and(|end| end.exit_code != 0);
+    let failed_init =
+        inits().any(|(container, state)| container.role == ContainerRole::Init && has_failed(state));
+    let terminal = match spec.restart_policy {
+        RestartPolicy::Always => false,
+        RestartPolicy::Never if failed_init => true,
+        _ => regular().all(|(_, state)| state.termination().is_some()),
+    };
+    let failed = failed_init || regular().any(|(_, state)| has_failed(state));
+    let initialized = inits().all(|(container, state)| match container.role {
+        ContainerRole::Sidecar => state.container_id.is_some(),
+        _ => state.termination().is_some_and(|end| end.exit_code == 0),
+    });
     let phase = if facts.ended && terminal {
         if failed { "Failed" } else { "Succeeded" }
-    } else if states.iter().any(|state| state.container_id.is_some()) {
+    } else if regular().any(|(_, state)| state.container_id.is_some()) {
         "Running"
     } else {
         "Pending"
@@ -129,19 +139,15 @@ pub fn pod_status(previous: &Value, spec: &PodSpec, states: &[ContainerState], f
     };
     let kinds = [
         ("PodReadyToStartContainers", if facts.sandbox_ready { None } else { Some(("", None)) }),
-        ("Initialized", None),
+        ("Initialized", if initialized { None } else { Some(("ContainersNotInitialized", None)) }),
         ("Ready", not_ready.clone()),
         ("ContainersReady", not_ready),
         ("PodScheduled", None),
     ];
     let conditions: Vec<Value> =
         kinds.into_iter().map(|(kind, why_not)| condition(previous, kind, why_not, facts.at)).collect();
-    let statuses: Vec<Value> = spec
-        .containers
-        .iter()
-        .zip(states)
-        .map(|(container, state)| container_status(container, state))
-        .collect();
+    let statuses: Vec<Value> =
+        regular().map(|(container, state)| container_status(container, state)).collect();
     let mut status = json!({
         "observedGeneration": 1,
         "phase": phase,
@@ -152,6 +158,11 @@ pub fn pod_status(previous: &Value, spec: &PodSpec, states: &[ContainerState], f
         "containerStatuses": statuses,
         "qosClass": spec.qos().as_str(),
     });
+    let init_statuses: Vec<Value> =
+        inits().map(|(container, state)| container_status(container, state)).collect();
+    if !init_statuses.is_empty() {
+        status["initContainerStatuses"] = json!(init_statuses);
+    }
     if facts.sandbox_ready || previous["podIP"].is_string() {
         status["podIP"] = json!(facts.pod_ip);
         status["podIPs"] = json!([{ "ip": facts.pod_ip }]);
@@ -311,6 +322,38 @@ mod tests {
         let ended = PodFacts { ended: true, sandbox_ready: false, ..facts(4) };
         let second = pod_status(&first, &spec("Never"), &[state], ended);
         assert_eq!(second["phase"], "Failed");
+    }
+
+    #[test]
+    fn init_containers_have_statuses_of_their_own() {
+        let spec = PodSpec::read(&json!({ "spec": {
+            "restartPolicy": "Never",
+            "initContainers": [{ "name": "setup" }, { "name": "proxy", "restartPolicy": "Always" }],
+            "containers": [{ "name": "app" }],
+        } }));
+        let ended = |exit_code| ContainerState {
+            now: Now::Terminated(Termination { exit_code, ..killed() }),
+            container_id: Some("ab".into()),
+            ..ContainerState::creating()
+        };
+        let running = ContainerState {
+            now: Now::Running { started_at: at(1) },
+            container_id: Some("cd".into()),
+            ..ContainerState::creating()
+        };
+        let check = |states: &[ContainerState], expected: [&str; 2]| {
+            let ended = PodFacts { ended: true, ..facts(2) };
+            let status = pod_status(&json!({}), &spec, states, ended);
+            assert_eq!(status["initContainerStatuses"].as_array().map(Vec::len), Some(2));
+            assert_eq!(status["containerStatuses"].as_array().map(Vec::len), Some(1));
+            assert_eq!([&status["phase"], &status["conditions"][1]["status"]], expected);
+        };
+        let creating = ContainerState::creating;
+        check(&[creating(), creating(), creating()], ["Pending", "False"]);
+        check(&[ended(0), running.clone(), creating()], ["Pending", "True"]);
+        check(&[ended(0), running.clone(), running.clone()], ["Running", "True"]);
+        check(&[ended(0), running, ended(0)], ["Succeeded", "True"]);
+        check(&[ended(1), creating(), creating()], ["Failed", "False"]);
     }
 
     #[test]

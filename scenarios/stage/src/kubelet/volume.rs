@@ -1,12 +1,15 @@
 //! A pod's volumes: folders under the kubelet's root, and what is to be in them.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::ByteString;
 use rustix::fs::{AtFlags, CWD, Mode};
+use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::Value;
 
 use super::atomic_writer::Payload;
-use super::spec::{VolumeSource, VolumeSourceKind, VolumeSpec};
+use super::spec::{ObjectKind, VolumeSource, VolumeSpec};
 use crate::api::store::ObjectKey;
 use crate::api::{Cluster, Resource};
 
@@ -17,7 +20,7 @@ pub enum VolumeError {
     #[error("{} \"{name}\" not found", .kind.noun())]
     NoObject {
         /// ConfigMap or Secret.
-        kind: VolumeSourceKind,
+        kind: ObjectKind,
         /// Its name.
         name: String,
     },
@@ -25,7 +28,7 @@ pub enum VolumeError {
     #[error("{} \"{name}\" has no key \"{key}\"", .kind.noun())]
     NoKey {
         /// ConfigMap or Secret.
-        kind: VolumeSourceKind,
+        kind: ObjectKind,
         /// Its name.
         name: String,
         /// The key.
@@ -33,8 +36,9 @@ pub enum VolumeError {
     },
 }
 
-impl VolumeSourceKind {
-    fn noun(self) -> &'static str {
+impl ObjectKind {
+    /// As kubelets write it.
+    pub fn noun(self) -> &'static str {
         match self {
             Self::ConfigMap => "configmap",
             Self::Secret => "secret",
@@ -70,38 +74,113 @@ pub fn create_folder(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The files that a volume is to show now.
+/// Whether kubelets keep such a volume in memory: all that an AtomicWriter writes but ConfigMaps.
+pub fn is_in_memory(volume: &VolumeSpec) -> bool {
+    matches!(volume.plugin, "kubernetes.io~secret" | "kubernetes.io~projected" | "kubernetes.io~downward-api")
+}
+
+/// Mounts a tmpfs at a volume's folder, unless that was done before.
+///
+/// # Errors
+/// What the system refuses.
+pub fn mount_in_memory(folder: &Path) -> std::io::Result<()> {
+    let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev());
+    let parent = folder.parent().unwrap_or(folder);
+    if device(folder)? != device(parent)? {
+        return Ok(());
+    }
+    let flags = MountFlags::NODEV | MountFlags::NOSUID;
+    rustix::mount::mount("tmpfs", folder, "tmpfs", flags, c"size=1m,mode=1777")?;
+    Ok(())
+}
+
+/// Removes a folder with all that is mounted in it.
+///
+/// # Errors
+/// What the system refuses; a folder that is not there is fine.
+pub fn remove_folder(folder: &Path) -> std::io::Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let inside = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new);
+    // The innermost come last, and paths of ours have no characters that the file escapes.
+    for mounted in inside.filter(|mounted| mounted.starts_with(folder)).collect::<Vec<_>>().into_iter().rev()
+    {
+        rustix::mount::unmount(mounted, UnmountFlags::DETACH)?;
+    }
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The files that a volume of the pod `pod` is to show now; `token` counts how often tokens were renewed.
 ///
 /// # Errors
 /// [`VolumeError`].
-pub fn payload(cluster: &Cluster, namespace: &str, volume: &VolumeSpec) -> Result<Payload, VolumeError> {
+pub fn payload(
+    cluster: &Cluster,
+    pod: &ObjectKey,
+    volume: &VolumeSpec,
+    token: u64,
+) -> Result<Payload, VolumeError> {
     let mut payload = Payload::new();
     for source in &volume.sources {
-        let key = ObjectKey::new(namespace, &source.name);
-        let object = cluster.get(source.kind.resource(), &key);
-        let object =
-            object.ok_or_else(|| VolumeError::NoObject { kind: source.kind, name: source.name.clone() })?;
-        payload.extend(files(source, &object)?);
+        match source {
+            VolumeSource::Object { kind, name, items } => {
+                let key = ObjectKey::new(&pod.namespace, name);
+                let object = cluster.get(kind.resource(), &key);
+                let object =
+                    object.ok_or_else(|| VolumeError::NoObject { kind: *kind, name: name.clone() })?;
+                payload.extend(files(*kind, name, items, &object)?);
+            }
+            VolumeSource::Token { path } => {
+                payload.insert(path.clone(), format!("played token {token} of {}", pod.name).into_bytes());
+            }
+            VolumeSource::Field { path, field } => {
+                let pod = cluster.get(Resource::Pods, pod).unwrap_or_default();
+                payload.insert(path.clone(), field_text(&pod, field).into_bytes());
+            }
+        }
     }
     Ok(payload)
 }
 
-fn files(source: &VolumeSource, object: &Value) -> Result<Payload, VolumeError> {
-    let all = object["data"].as_object();
-    let value = |key: &str| {
-        let text = all.and_then(|data| data.get(key)).and_then(Value::as_str)?;
-        // A Secret's values stay in base64: nothing here needs them decoded, and changes show all the same.
-        Some(text.as_bytes().to_vec())
-    };
-    if source.items.is_empty() {
-        let keys = all.into_iter().flat_map(|data| data.keys());
-        return Ok(keys.filter_map(|key| Some((key.clone(), value(key)?))).collect());
+/// The value of a key; a Secret's is decoded.
+pub fn value(kind: ObjectKind, object: &Value, key: &str) -> Option<Vec<u8>> {
+    let value = object["data"].get(key)?;
+    match kind {
+        ObjectKind::ConfigMap => value.as_str().map(|text| text.as_bytes().to_vec()),
+        ObjectKind::Secret => serde_json::from_value(value.clone()).ok().map(|ByteString(bytes)| bytes),
     }
-    let items = source.items.iter().map(|(key, path)| match value(key) {
+}
+
+fn files(
+    kind: ObjectKind,
+    name: &str,
+    items: &[(String, String)],
+    object: &Value,
+) -> Result<Payload, VolumeError> {
+    if items.is_empty() {
+        let keys = object["data"].as_object().into_iter().flat_map(|data| data.keys());
+        return Ok(keys.filter_map(|key| Some((key.clone(), value(kind, object, key)?))).collect());
+    }
+    let items = items.iter().map(|(key, path)| match value(kind, object, key) {
         Some(content) => Ok((path.clone(), content)),
-        None => Err(VolumeError::NoKey { kind: source.kind, name: source.name.clone(), key: key.clone() }),
+        None => Err(VolumeError::NoKey { kind, name: name.to_owned(), key: key.clone() }),
     });
     items.collect()
+}
+
+/// A field of a pod as the downward API shows it: a map as one line for each entry.
+fn field_text(pod: &Value, field: &str) -> String {
+    let value = field.split('.').fold(pod, |value, name| &value[name]);
+    match value {
+        Value::Object(map) => {
+            let lines: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            lines.join("\n")
+        }
+        Value::String(text) => text.clone(),
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -112,7 +191,7 @@ mod tests {
 
     fn volume(items: &[(&str, &str)]) -> VolumeSpec {
         let items = items.iter().map(|(key, path)| ((*key).to_owned(), (*path).to_owned())).collect();
-        let source = VolumeSource { kind: VolumeSourceKind::ConfigMap, name: "c".into(), items };
+        let source = VolumeSource::Object { kind: ObjectKind::ConfigMap, name: "c".into(), items };
         VolumeSpec { name: "cfg".into(), plugin: "kubernetes.io~configmap", sources: vec![source] }
     }
 
@@ -129,7 +208,7 @@ mod tests {
     #[test]
     fn all_keys_or_the_named_ones() {
         let names = |volume: VolumeSpec| -> Vec<String> {
-            payload(&cluster(), "shop", &volume).unwrap().into_keys().collect()
+            payload(&cluster(), &ObjectKey::new("shop", "p"), &volume, 0).unwrap().into_keys().collect()
         };
         assert_eq!(names(volume(&[])), ["a", "b"]);
         assert_eq!(names(volume(&[("b", "renamed")])), ["renamed"]);
@@ -137,10 +216,40 @@ mod tests {
 
     #[test]
     fn what_is_missing_blocks_the_volume() {
-        let error = payload(&cluster(), "shop", &volume(&[("z", "z")])).unwrap_err();
+        let check = |namespace: &str, items: &[(&str, &str)]| {
+            payload(&cluster(), &ObjectKey::new(namespace, "p"), &volume(items), 0).unwrap_err()
+        };
+        let error = check("shop", &[("z", "z")]);
         assert!(matches!(error, VolumeError::NoKey { .. }));
-        let error = payload(&cluster(), "other", &volume(&[])).unwrap_err();
+        let error = check("other", &[]);
         assert_eq!(error.to_string(), "configmap \"c\" not found");
+    }
+
+    #[test]
+    fn tokens_fields_and_secrets() {
+        let cluster = cluster();
+        let pod =
+            json!({ "metadata": { "namespace": "shop", "name": "p", "labels": { "a": "1", "b": "2" } } });
+        cluster.create(Resource::Pods, pod).unwrap();
+        cluster
+            .apply(json!({
+                "apiVersion": "v1", "kind": "Secret",
+                "metadata": { "namespace": "shop", "name": "s" }, "data": { "password": "aHVudGVyMg==" },
+            }))
+            .unwrap();
+        let volume = VolumeSpec {
+            name: "all".into(),
+            plugin: "kubernetes.io~projected",
+            sources: vec![
+                VolumeSource::Token { path: "token".into() },
+                VolumeSource::Field { path: "labels".into(), field: "metadata.labels".into() },
+                VolumeSource::Object { kind: ObjectKind::Secret, name: "s".into(), items: Vec::new() },
+            ],
+        };
+        let at = |token| payload(&cluster, &ObjectKey::new("shop", "p"), &volume, token).unwrap();
+        assert_eq!(at(0)["labels"], b"a=\"1\"\nb=\"2\"");
+        assert_eq!(at(0)["password"], b"hunter2");
+        assert_ne!(at(0)["token"], at(1)["token"]);
     }
 
     #[test]
