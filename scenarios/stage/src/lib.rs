@@ -14,6 +14,7 @@ pub mod replay;
 pub mod run;
 pub mod scenario;
 pub mod stage;
+pub mod victim;
 pub mod workload;
 
 pub use stage::{Stage, StageConfig, StageError};

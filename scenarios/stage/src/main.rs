@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use aftertrace_stage::kubelet::shim;
 use aftertrace_stage::scenario::{self, Progress, Scenario};
+use aftertrace_stage::victim::{self, Victim};
 use aftertrace_stage::workload::{self, PROGRAMS, Workload};
 use aftertrace_stage::{Stage, StageConfig, run};
 use anyhow::Context;
@@ -55,6 +56,12 @@ enum Command {
     },
     #[command(flatten)]
     Workload(Workload),
+    /// Die, read or cheat in one of the ways that evidence must tell apart.
+    #[command(hide = true)]
+    Victim {
+        #[command(subcommand)]
+        victim: Victim,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -70,6 +77,7 @@ fn main() -> anyhow::Result<()> {
         Command::Container { plan } => shim::run_shim(&plan),
         Command::ContainerInit { plan } => shim::run_init(&plan),
         Command::Workload(workload) => workload::run(&workload),
+        Command::Victim { victim } => victim::run(&victim),
     }
 }
 

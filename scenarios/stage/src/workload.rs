@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 /// Names of the links, and of the hidden subcommands that do the same.
-pub const PROGRAMS: [&str; 3] = ["memhog", "child-oom", "watch-config"];
+pub const PROGRAMS: [&str; 4] = ["memhog", "child-oom", "watch-config", "victim"];
 
 /// How often `watch-config` looks at its file.
 const LOOK: Duration = Duration::from_millis(200);
