@@ -326,7 +326,9 @@ impl Pipeline {
             clock_error_ns: self.clock_error_ns,
         };
         let trouble: Vec<String> = self.parts.trouble.iter().cloned().chain(progress.trouble).collect();
-        let message = status::message(&self.parts.origin, &self.parts.subjects, &figures, &trouble);
+        let mut subjects = self.parts.subjects.clone();
+        subjects.extend(self.parts.pressure.as_ref().map(Pressure::subject));
+        let message = status::message(&self.parts.origin, subjects, &figures, &trouble);
         self.parts.status.send_if_modified(|held| {
             // Memory breathes: alone it is no change.
             let changed = proto::AgentStatus { rss_bytes: held.rss_bytes, ..message.clone() } != *held;

@@ -1,330 +1,246 @@
-//! Containers close to their memory limit, by a look at their counters once a second.
+//! Memory of pods and containers close to their limit: the minute before a kill, and what nearly was one.
 //!
-//! Only containers with a limit are looked at, only above 80 % of it or when the limit was hit since the
-//! last look; one event per container in ten seconds. What cgroup v1 lacks (`high`, PSI) is not made up.
+//! Once a second the counters of each cgroup with a limit are looked at, two reads while it is quiet. Near a
+//! limit a whole sample is taken; the last minute of them is kept in memory and told when the OOM killer
+//! strikes (`run_up`). Without a kill a row says that 80 % were crossed (`near_limit`) or that a limit was hit
+//! and survived (`limit_hit`). Everything is read from files; what cgroup v1 lacks is said, not made up.
+//!
+//! - [`cgroupfs`]: which cgroups there are
+//! - [`counters`]: their files as numbers
+//! - [`samples`]: the last minute
+//! - [`watched`]: one cgroup, and when something is worth a row
+//! - [`rows`]: the row
 
-use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+mod cgroupfs;
+mod counters;
+mod rows;
+mod samples;
+mod watched;
 
-use aftertrace_model::{Event, Kind, Occurrence, Severity, Source, Timestamp};
+use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::attribute::cgroup_name::{Cgroup, CgroupRoot, ContainerId, components};
+use aftertrace_api::proto;
+use aftertrace_model::{Event, EventId, Timestamp};
+
+pub(crate) use self::cgroupfs::Cgroupfs;
+use self::cgroupfs::Lack;
+pub(crate) use self::rows::Kill;
+use self::rows::Rows;
+use self::samples::{KEPT_US, Reclaim};
+use self::watched::Watched;
+use crate::attribute::cgroup_name::{CgroupRoot, CgroupUid, ContainerId};
 use crate::attribute::pods::Pods;
 use crate::draft::{self, Origin};
-use crate::episode::mib;
+use crate::kernel::MemcgLevel;
 
-/// Above this part of the limit a container is under pressure (design §3), in percent.
-const NEAR_PERCENT: u64 = 80;
+/// Looks between two searches for cgroups and readings of their limits. A new container is searched for when
+/// its status names it; a limit changes by an in-place resize only, and near the old one it is read again.
+const SEARCH_PERIOD: u32 = 30;
 
-/// Least time between two events of one container, in microseconds.
-const QUIET_US: i64 = 10_000_000;
+/// Most cgroups that are known. A large node has 500 pods of about three cgroups; each one with a limit holds
+/// two files open.
+const WATCHED_MAX: usize = 4_096;
 
-/// Looks at the counters between two looks at limits and at what cgroups there are: limits change rarely.
-const LIMIT_PERIOD: u32 = 10;
+/// Most run-ups that are remembered as told, so that each container has one per episode. An episode's kills
+/// follow each other at once, or after the wait for their pod.
+const TOLD_MAX: usize = 256;
 
-/// Levels below the kubelet's root that are searched: class, pod, container.
-const DEPTH_MAX: usize = 4;
-
-/// Limits above this are the kernel's way to say that there is none.
-const UNLIMITED_BYTES: u64 = 1 << 60;
-
-/// Most of one counter file that is read.
-const FILE_BYTES: usize = 512;
-
-/// Which cgroup version has the memory controller, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Cgroupfs {
-    /// The memory hierarchy of cgroup v1.
-    V1(PathBuf),
-    /// The one hierarchy of cgroup v2.
-    V2(PathBuf),
-}
-
-impl Cgroupfs {
-    /// Finds it at `mount`, or in the usual places; `None` where there is no memory controller.
-    pub(crate) fn detect(mount: Option<&Path>) -> Option<Self> {
-        let usual = [Path::new("/sys/fs/cgroup/memory"), Path::new("/sys/fs/cgroup")];
-        let places = mount.map_or_else(|| usual.to_vec(), |m| vec![m]);
-        places.into_iter().find_map(|place| {
-            if place.join("memory.usage_in_bytes").exists() {
-                return Some(Self::V1(place.to_owned()));
-            }
-            let controllers = std::fs::read_to_string(place.join("cgroup.controllers")).ok()?;
-            controllers.split_whitespace().any(|c| c == "memory").then(|| Self::V2(place.to_owned()))
-        })
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::V1(path) | Self::V2(path) => path,
-        }
-    }
-}
-
-/// One container's counters, held open: a look is two reads.
-#[derive(Debug)]
-struct Watched {
-    usage: File,
-    hits: File,
-    limit: File,
-    limit_bytes: Option<u64>,
-    hits_seen: u64,
-    cgroup_id: u64,
-    told_at: Option<Timestamp>,
-}
-
-/// All containers that have counters.
+/// All cgroups of pods that matter, and what was told of them.
 #[derive(Debug)]
 pub(crate) struct Pressure {
     cgroupfs: Cgroupfs,
+    lacks: Vec<Lack>,
     root: CgroupRoot,
-    watched: HashMap<ContainerId, Watched>,
+    /// By kernfs id.
+    watched: HashMap<u64, Watched>,
     /// Containers that were looked for: one without a cgroup is over, or not there yet.
     sought: HashSet<ContainerId>,
+    is_search_asked: bool,
+    searched_at: Option<Timestamp>,
     looks: u32,
+    told: VecDeque<(EventId, ContainerId)>,
+    left_out: usize,
 }
 
 impl Pressure {
-    /// No container is known yet.
+    /// No cgroup is known yet.
     pub(crate) fn new(cgroupfs: Cgroupfs, root: CgroupRoot) -> Self {
-        Self { cgroupfs, root, watched: HashMap::new(), sought: HashSet::new(), looks: 0 }
+        Self {
+            lacks: cgroupfs.lacks(),
+            cgroupfs,
+            root,
+            watched: HashMap::new(),
+            sought: HashSet::new(),
+            is_search_asked: false,
+            searched_at: None,
+            looks: 0,
+            told: VecDeque::new(),
+            left_out: 0,
+        }
     }
 
-    /// Looks at every container of `pods`; the events have no identity yet.
-    pub(crate) fn look(&mut self, origin: &Origin, pods: &Pods, now: Timestamp) -> Vec<Event> {
-        let is_limit_due = self.looks.is_multiple_of(LIMIT_PERIOD);
-        self.looks = self.looks.wrapping_add(1);
-        let alive: HashSet<&ContainerId> =
-            pods.live().flat_map(|p| p.containers().map(|(id, _)| id)).collect();
-        self.watched.retain(|id, _| alive.contains(id));
-        if is_limit_due || alive.iter().any(|id| !self.sought.contains(*id)) {
-            self.find(&alive);
-            self.sought = alive.into_iter().cloned().collect();
+    /// How pressure is seen here, and what of it is not.
+    pub(crate) fn subject(&self) -> proto::Subject {
+        let hooks: &[&str] = match self.cgroupfs {
+            Cgroupfs::V1(_) => &["poll/memory.usage_in_bytes", "poll/memory.failcnt"],
+            Cgroupfs::V2(_) => &["poll/memory.current", "poll/memory.events.local", "poll/memory.pressure"],
+        };
+        let bound = (self.left_out > 0)
+            .then(|| format!("{} cgroups beyond the first {WATCHED_MAX} are not looked at", self.left_out));
+        proto::Subject {
+            name: "memory_pressure".to_owned(),
+            tier: "poll".to_owned(),
+            hooks: hooks.iter().map(|hook| (*hook).to_owned()).collect(),
+            missing: self.lacks.iter().map(|lack| lack.told().to_owned()).chain(bound).collect(),
         }
-        let mut events = Vec::new();
-        for known in pods.live() {
-            for (id, life) in known.containers() {
-                let Some(watched) = self.watched.get_mut(id) else { continue };
-                if is_limit_due {
-                    watched.limit_bytes = number(&watched.limit).ok();
+    }
+
+    /// A cgroup was made: the next look searches.
+    #[cfg_attr(not(test), allow(dead_code, reason = "for the kernel's records of new cgroups"))]
+    pub(crate) fn search_soon(&mut self) {
+        self.is_search_asked = true;
+    }
+
+    /// A task of that memory cgroup waited so long for reclaim.
+    #[cfg_attr(not(test), allow(dead_code, reason = "for the kernel's records of reclaim"))]
+    pub(crate) fn note_reclaim(&mut self, cgroup_id: u64, stall_ns: u64) {
+        if let Some(watched) = self.watched.get_mut(&cgroup_id) {
+            watched.note(Reclaim { stalls: 1, stall_ns });
+        }
+    }
+
+    /// Looks at every cgroup with a limit; the events have no identity yet.
+    pub(crate) fn look(&mut self, origin: &Origin, pods: &Pods, now: Timestamp) -> Vec<Event> {
+        let is_new = pods.live().flat_map(|p| p.containers()).any(|(id, _)| !self.sought.contains(id));
+        if is_new || self.is_search_asked || self.looks.is_multiple_of(SEARCH_PERIOD) {
+            self.search(pods, now);
+        }
+        self.looks = self.looks.wrapping_add(1);
+        let mut near_pods: HashSet<CgroupUid> = HashSet::new();
+        for is_pod in [true, false] {
+            for watched in self.watched.values_mut().filter(|w| w.container.is_none() == is_pod) {
+                if watched.gone_at.is_some() || !watched.is_open() {
+                    continue;
                 }
-                match watched.look(&self.cgroupfs, now) {
-                    Ok(Some(reading)) => {
-                        let mut event = reading.event(origin, watched.cgroup_id, &self.cgroupfs, now);
-                        draft::of_life(&mut event, known, id.as_str(), life);
-                        let container = aftertrace_model::text::escape(&life.container);
-                        let pod = draft::pod_name(&known.pod);
-                        event.summary = format!("container {container} of {pod} {}", reading.shown());
-                        events.push(event);
-                    }
-                    Ok(None) => {}
-                    // The cgroup is gone: the container ended.
-                    Err(_) => {
-                        self.watched.remove(id);
-                    }
+                match watched.look(&self.cgroupfs, near_pods.contains(&watched.uid), now) {
+                    Ok(true) if is_pod => drop(near_pods.insert(watched.uid.clone())),
+                    Ok(_) => {}
+                    // The cgroup is gone; its last minute may still be asked for.
+                    Err(_) => watched.gone_at = Some(now),
+                }
+            }
+        }
+        self.watched.retain(|_, w| w.gone_at.is_none_or(|gone| now.micros_since(gone) <= KEPT_US));
+        let mut events = Vec::new();
+        let rows = Rows { origin, cgroupfs: &self.cgroupfs, lacks: &self.lacks };
+        for watched in self.watched.values_mut().filter(|w| w.gone_at.is_none()) {
+            for due in watched.due(&self.cgroupfs, now) {
+                let Some(mut event) = rows.due(watched, due) else { continue };
+                // A container that no status lists yet is told once one does.
+                if tie(&mut event, watched, pods) {
+                    watched.told(due, now);
+                    events.push(event);
                 }
             }
         }
         events
     }
 
-    /// Opens the counters of containers that are not watched yet.
-    fn find(&mut self, alive: &HashSet<&ContainerId>) {
-        if alive.iter().all(|id| self.watched.contains_key(*id)) {
-            return;
+    /// The row of the minute before a kill in that container; `None` if it was told for this episode, or
+    /// nothing is known of the time before. `levels` are what the kernel told of the victim's cgroups.
+    pub(crate) fn run_up(
+        &mut self,
+        origin: &Origin,
+        pods: &Pods,
+        (uid, id): (&CgroupUid, &ContainerId),
+        kill: Kill,
+        levels: &[MemcgLevel],
+    ) -> Option<Event> {
+        let key = (kill.episode_id, id.clone());
+        if self.told.contains(&key) {
+            return None;
         }
-        let top = self.root.components().iter().fold(self.cgroupfs.path().to_owned(), |p, c| p.join(c));
-        let Ok(entries) = std::fs::read_dir(&top) else { return };
-        for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().contains("kubepods") {
-                self.descend(&entry.path(), DEPTH_MAX, alive);
+        let rows = Rows { origin, cgroupfs: &self.cgroupfs, lacks: &self.lacks };
+        let mut row = None;
+        // The container's own minute says most; where it has none, the pod's is better than nothing.
+        for is_pod in [false, true] {
+            for watched in self.watched.values_mut() {
+                let is_it = match &watched.container {
+                    Some(container) => !is_pod && container == id,
+                    None => is_pod && watched.uid == *uid,
+                };
+                if !is_it {
+                    continue;
+                }
+                let untold = watched.killed(&self.cgroupfs);
+                let level = levels.iter().find(|level| level.kernfs_id == Some(watched.id));
+                let at_kill = level.and_then(|level| level.usage_bytes);
+                row = row.or_else(|| rows.run_up(watched, kill, at_kill, untold));
             }
         }
+        let mut row = row?;
+        let (known, life) = pods.find(uid, id)?;
+        draft::of_life(&mut row, known, id.as_str(), life);
+        row.summary = told_of(&life.container, &draft::pod_name(&known.pod), &row.summary);
+        self.told.push_back(key);
+        if self.told.len() > TOLD_MAX {
+            self.told.pop_front();
+        }
+        Some(row)
     }
 
-    fn descend(&mut self, dir: &Path, depth: usize, alive: &HashSet<&ContainerId>) {
-        let below = dir.strip_prefix(self.cgroupfs.path()).ok().and_then(Path::to_str).unwrap_or_default();
-        let names: Vec<&str> = components(below).collect();
-        if let Cgroup::Container { id, nested: false, .. } = self.root.classify(&names) {
-            if alive.contains(&id)
-                && !self.watched.contains_key(&id)
-                && let Ok(watched) = Watched::open(dir, &self.cgroupfs)
-            {
-                self.watched.insert(id, watched);
+    /// Takes in what cgroups there are and what their limits are.
+    fn search(&mut self, pods: &Pods, now: Timestamp) {
+        self.is_search_asked = false;
+        let before = self.searched_at.replace(now);
+        self.sought = pods.live().flat_map(|p| p.containers().map(|(id, _)| id.clone())).collect();
+        // No pod was ever started here, or the mount is not what it was: nothing to look at either way.
+        let found = cgroupfs::search(&self.cgroupfs, &self.root).unwrap_or_default();
+        self.left_out = 0;
+        let mut limited_pods: HashSet<CgroupUid> = HashSet::new();
+        let mut there: HashSet<u64> = HashSet::with_capacity(found.len());
+        for found in found {
+            there.insert(found.id);
+            if self.watched.len() >= WATCHED_MAX && !self.watched.contains_key(&found.id) {
+                self.left_out += 1;
+                continue;
             }
-            return;
-        }
-        let Ok(entries) = std::fs::read_dir(dir) else { return };
-        for entry in entries.flatten() {
-            if depth > 0 && entry.file_type().is_ok_and(|t| t.is_dir()) {
-                self.descend(&entry.path(), depth - 1, alive);
+            let watched = self.watched.entry(found.id).or_insert_with(|| Watched::new(found, before));
+            let pod_has_limit = watched.container.is_some() && limited_pods.contains(&watched.uid);
+            match watched.refresh(&self.cgroupfs, pod_has_limit) {
+                Ok(()) if watched.container.is_none() && watched.limits.first().is_some() => {
+                    limited_pods.insert(watched.uid.clone());
+                }
+                Ok(()) => {}
+                Err(_) => drop(watched.gone_at.get_or_insert(now)),
             }
         }
-    }
-}
-
-/// What one look saw.
-#[derive(Debug, PartialEq, Eq)]
-struct Reading {
-    usage: u64,
-    limit: u64,
-    hits: u64,
-    new_hits: u64,
-}
-
-impl Watched {
-    fn open(dir: &Path, cgroupfs: &Cgroupfs) -> io::Result<Self> {
-        let [usage, hits, limit] = match cgroupfs {
-            Cgroupfs::V1(_) => ["memory.usage_in_bytes", "memory.failcnt", "memory.limit_in_bytes"],
-            Cgroupfs::V2(_) => ["memory.current", "memory.events", "memory.max"],
-        };
-        let hits = File::open(dir.join(hits))?;
-        // What was hit before we looked is no news.
-        let hits_seen = count_hits(&hits, cgroupfs)?;
-        let limit = File::open(dir.join(limit))?;
-        Ok(Self {
-            usage: File::open(dir.join(usage))?,
-            hits,
-            limit_bytes: number(&limit).ok(),
-            limit,
-            hits_seen,
-            cgroup_id: std::fs::metadata(dir)?.ino(),
-            told_at: None,
-        })
-    }
-
-    /// A reading, if it is worth an event.
-    fn look(&mut self, cgroupfs: &Cgroupfs, now: Timestamp) -> io::Result<Option<Reading>> {
-        let Some(limit) = self.limit_bytes.filter(|l| (1..UNLIMITED_BYTES).contains(l)) else {
-            return Ok(None);
-        };
-        let usage = number(&self.usage)?;
-        let hits = count_hits(&self.hits, cgroupfs)?;
-        let new_hits = hits.saturating_sub(self.hits_seen);
-        let is_near = usage >= limit / 100 * NEAR_PERCENT;
-        let is_quiet = self.told_at.is_some_and(|told| now.micros_since(told) < QUIET_US);
-        if !(is_near || new_hits > 0) || is_quiet {
-            return Ok(None);
-        }
-        self.hits_seen = hits;
-        self.told_at = Some(now);
-        Ok(Some(Reading { usage, limit, hits, new_hits }))
-    }
-}
-
-impl Reading {
-    fn event(&self, origin: &Origin, cgroup_id: u64, cgroupfs: &Cgroupfs, now: Timestamp) -> Event {
-        let hook = match cgroupfs {
-            Cgroupfs::V1(_) => "poll/memory.usage_in_bytes",
-            Cgroupfs::V2(_) => "poll/memory.current",
-        };
-        // It may have been so since the last look, a second ago.
-        let occurred = Occurrence::between(now.plus_micros(-1_000_000), now);
-        let mut event = draft::event(origin, Kind::MemoryPressure, Source::Node, hook, occurred);
-        event.cgroup_id = Some(cgroup_id);
-        event.severity = Severity::Warning;
-        let attributes = &mut event.attributes;
-        attributes.insert("aftertrace.memory.usage_bytes".to_owned(), self.usage.into());
-        attributes.insert("aftertrace.memory.limit_bytes".to_owned(), self.limit.into());
-        attributes.insert("aftertrace.memory.limit_hits".to_owned(), self.hits.into());
-        attributes.insert("aftertrace.memory.new_limit_hits".to_owned(), self.new_hits.into());
-        event
-    }
-
-    fn shown(&self) -> String {
-        let part = self.usage.saturating_mul(100) / self.limit.max(1);
-        let hits = match self.new_hits {
-            0 => String::new(),
-            n => format!(", hit it {n} times since the last report"),
-        };
-        format!("uses {} of {} MiB ({part} %){hits}", mib(self.usage), mib(self.limit))
-    }
-}
-
-fn read(file: &File) -> io::Result<String> {
-    let mut bytes = [0; FILE_BYTES];
-    let length = file.read_at(&mut bytes, 0)?;
-    Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
-}
-
-/// A file of one number; `max` is no number.
-fn number(file: &File) -> io::Result<u64> {
-    let text = read(file)?;
-    text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not a number"))
-}
-
-/// How often the limit was hit: the whole of `memory.failcnt`, or the line `max` of `memory.events`.
-fn count_hits(file: &File, cgroupfs: &Cgroupfs) -> io::Result<u64> {
-    match cgroupfs {
-        Cgroupfs::V1(_) => number(file),
-        Cgroupfs::V2(_) => {
-            let text = read(file)?;
-            let max = text.lines().find_map(|l| l.strip_prefix("max ")).and_then(|n| n.trim().parse().ok());
-            max.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "memory.events has no max"))
+        for watched in self.watched.values_mut().filter(|w| !there.contains(&w.id)) {
+            watched.gone_at.get_or_insert(now);
         }
     }
+}
+
+/// Ties a row to its pod, and to its container's life; false where no status lists it.
+fn tie(event: &mut Event, watched: &Watched, pods: &Pods) -> bool {
+    match &watched.container {
+        Some(id) => {
+            let Some((known, life)) = pods.find(&watched.uid, id) else { return false };
+            draft::of_life(event, known, id.as_str(), life);
+            event.summary = told_of(&life.container, &draft::pod_name(&known.pod), &event.summary);
+        }
+        None => {
+            let Some(known) = pods.get(watched.uid.as_str()) else { return false };
+            draft::of_pod(event, known);
+            event.summary = format!("pod {} {}", draft::pod_name(&known.pod), event.summary);
+        }
+    }
+    true
+}
+
+fn told_of(container: &str, pod: &str, what: &str) -> String {
+    format!("container {} of {pod} {what}", aftertrace_model::text::escape(container))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const UID: &str = "7c925680-6d5c-463d-b7a3-c322719af62a";
-    const ID: &str = "223afe3d8e7a9aa5dd3a155170373b69429dcb031d5956d9cbd77683a5cfde84";
-
-    fn pods() -> Pods {
-        let mut pods = Pods::default();
-        let pod = serde_json::json!({"metadata": {"uid": UID, "name": "p", "namespace": "n"},
-            "status": {"containerStatuses": [{"name": "app", "restartCount": 1, "ready": true, "image": "",
-                "imageID": "", "containerID": format!("containerd://{ID}")}]}});
-        pods.apply(&serde_json::from_value(pod).expect("a pod"), Timestamp::from_micros(0));
-        pods
-    }
-
-    /// Usage and hits at each second, and the seconds at which there is an event.
-    fn check(files: [&str; 3], hits_text: impl Fn(u64) -> String, looks: &[(u64, u64)], expected: &[usize]) {
-        let mount = tempfile::tempdir().expect("a temporary directory");
-        let dir = mount.path().join("kubepods/burstable").join(format!("pod{UID}")).join(ID);
-        std::fs::create_dir_all(&dir).expect("makes folders");
-        let write = |file: &str, text: String| std::fs::write(dir.join(file), text).expect("writes");
-        write(files[2], "1000\n".to_owned());
-        let cgroupfs = if files[0] == "memory.current" {
-            Cgroupfs::V2(mount.path().to_owned())
-        } else {
-            Cgroupfs::V1(mount.path().to_owned())
-        };
-        let origin = Origin { cluster: "c".into(), node: "n".into() };
-        let mut pressure = Pressure::new(cgroupfs, CgroupRoot::default());
-        let mut told = Vec::new();
-        for (second, (usage, hits)) in looks.iter().enumerate() {
-            write(files[0], format!("{usage}\n"));
-            write(files[1], hits_text(*hits));
-            let now = Timestamp::from_micros(second as i64 * 1_000_000);
-            for event in pressure.look(&origin, &pods(), now) {
-                assert_eq!(event.container_id.as_deref(), Some(ID));
-                assert_eq!(event.restart_count, Some(1));
-                told.push(second);
-            }
-        }
-        assert_eq!(told, expected);
-    }
-
-    const V1: [&str; 3] = ["memory.usage_in_bytes", "memory.failcnt", "memory.limit_in_bytes"];
-    const V2: [&str; 3] = ["memory.current", "memory.events", "memory.max"];
-
-    #[test]
-    fn near_the_limit_is_told_once_in_ten_seconds() {
-        let mut looks = vec![(500, 0), (799, 0)];
-        looks.extend([(800, 0); 12]);
-        check(V1, |hits| format!("{hits}\n"), &looks, &[2, 12]);
-    }
-
-    #[test]
-    fn a_hit_is_told_even_far_below() {
-        let events = |hits| format!("low 0\nhigh 0\nmax {hits}\noom 0\noom_kill 0\n");
-        check(V2, events, &[(100, 5), (100, 5), (100, 6), (100, 6)], &[2]);
-    }
-}
+mod tests;

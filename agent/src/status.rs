@@ -26,11 +26,10 @@ pub(crate) struct Figures {
 /// The status as it goes to the aggregator. `trouble` is what concerns no subject of kernel evidence.
 pub(crate) fn message(
     origin: &Origin,
-    subjects: &[proto::Subject],
+    mut subjects: Vec<proto::Subject>,
     figures: &Figures,
     trouble: &[String],
 ) -> proto::AgentStatus {
-    let mut subjects = subjects.to_vec();
     if !trouble.is_empty() {
         subjects.push(proto::Subject {
             name: "agent".to_owned(),

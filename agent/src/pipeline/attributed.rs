@@ -1,6 +1,6 @@
 //! Kernel facts that wait for their pod → events, with a pod or, when the time is over, without.
 
-use aftertrace_model::{Event, GapReason, Occurrence, Timestamp};
+use aftertrace_model::{Event, EventId, GapReason, Occurrence, Timestamp};
 
 use super::{Pipeline, Waiting};
 use crate::attribute::cgroup_name::{Cgroup, CgroupUid, ContainerId, components};
@@ -10,6 +10,7 @@ use crate::clock;
 use crate::draft;
 use crate::episode::{self, Member, Role};
 use crate::kernel::{OomKill, Rename};
+use crate::pressure;
 use crate::volumes::roots::Swap;
 use crate::volumes::swap;
 
@@ -96,7 +97,19 @@ impl Pipeline {
             self.parts.ledger.add("agent/attribute", GapReason::Unattributed, occurred.at, 1, &detail);
         }
         self.put_record(event).await;
+        self.tell_run_up(kill, &owner, episode_id).await;
         true
+    }
+
+    /// Emits the minute before a kill, once for each container in an episode.
+    async fn tell_run_up(&mut self, kill: &OomKill, owner: &Owner, episode_id: EventId) {
+        let Owner::Container { uid, id } = owner else { return };
+        let run_up = pressure::Kill { occurred: self.at(kill.signal_boot_ns), episode_id };
+        let Some(pressure) = &mut self.parts.pressure else { return };
+        let event = pressure.run_up(&self.parts.origin, &self.pods, (uid, id), run_up, &kill.levels);
+        if let Some(event) = event {
+            self.put_record(event).await;
+        }
     }
 
     /// Whose cgroup it was: by the kernel's record, else by `/proc`, which may already be another's.
