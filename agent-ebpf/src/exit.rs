@@ -14,8 +14,9 @@ use crate::{
     task,
 };
 
-/// `include/trace/events/sched.h`, since 2.6.33:
-/// `TP_PROTO(struct task_struct *p)`, from 6.16 on with a second `bool group_dead`
+/// `include/trace/events/sched.h`, since 2.6.33.
+/// Prototype until 6.15: `sched_process_exit(struct task_struct *p)`
+/// Prototype from 6.16: `sched_process_exit(struct task_struct *p, bool group_dead)`
 ///
 /// Runs for every thread, as that thread; so the test that nearly all fail comes first, and needs nothing
 /// but the current tgid.

@@ -45,8 +45,9 @@ const SEND_SIG_PRIV: u64 = 1;
 /// `task_struct.flags`: the task is on its way out.
 const PF_EXITING: u32 = 0x4;
 
-/// `include/trace/events/signal.h`, since 2.6.33:
-/// `TP_PROTO(int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result)`
+/// `include/trace/events/signal.h`, since 2.6.33.
+/// Prototype: `signal_generate(int sig, struct kernel_siginfo *info, struct task_struct *task, int group,
+/// int result)`
 #[raw_tracepoint(tracepoint = "signal_generate")]
 fn signal_generate(ctx: RawTracePointContext) -> i32 {
     if ctx.arg::<i32>(0) == SIGKILL && ctx.arg::<u64>(1) == SEND_SIG_PRIV {
@@ -55,8 +56,9 @@ fn signal_generate(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `include/trace/events/oom.h`, since 4.20 (since 4.14 as a function of the victim's pid):
-/// `TP_PROTO(struct task_struct *task, uid_t uid)` from 6.9 on, before it `TP_PROTO(int pid)`
+/// `include/trace/events/oom.h`, since 4.14.
+/// Prototype until 6.8: `mark_victim(int pid)`
+/// Prototype: `mark_victim(struct task_struct *task, uid_t uid)`, from 6.9 on and where that was backported
 #[raw_tracepoint(tracepoint = "mark_victim")]
 fn mark_victim(ctx: RawTracePointContext) -> i32 {
     marked(&ctx, ctx.arg::<u64>(0));

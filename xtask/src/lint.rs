@@ -33,7 +33,9 @@ type Check = (&'static str, fn(&Workspace, &Tools) -> Result<Outcome>);
 
 /// Cheap ones first: a person sees the usual mistakes within seconds.
 const CHECKS: &[Check] = &[
-    ("tidy", |workspace, _| Ok(if tidy::check(workspace)? { Outcome::Passed } else { Outcome::Failed })),
+    ("tidy", |workspace, _| {
+        Ok(if tidy::check(workspace, &tidy::Args::default())? { Outcome::Passed } else { Outcome::Failed })
+    }),
     ("format", |workspace, _| Ok(passes(workspace.cargo().args(["fmt", "--all", "--check"])))),
     ("spelling", spelling),
     ("unused dependencies", unused_dependencies),

@@ -47,7 +47,7 @@ enum Task {
     /// Check format, lints, documents, licences, spelling and the rules of `tidy`
     Lint(lint::Args),
     /// Check this project's own rules: layout, imports, headers, links, decision records
-    Tidy,
+    Tidy(tidy::Args),
     /// Show a real OOM kill and a real mount swap of this machine's kernel as causal trees
     Demo(demo::Args),
     /// Measure, and print the table
@@ -73,7 +73,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Test(args) => test::run(&workspace, &args),
         Task::VmTest(args) => vm_test::run(&workspace, &args),
         Task::Lint(args) => lint::run(&workspace, &args),
-        Task::Tidy => tidy::run(&workspace),
+        Task::Tidy(args) => tidy::run(&workspace, &args),
         Task::Demo(args) => demo::run(&workspace, &args),
         Task::Bench(args) => bench::run(&workspace, &args),
     }

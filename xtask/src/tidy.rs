@@ -6,6 +6,7 @@
 mod decisions;
 mod generated;
 mod headers;
+mod kernels;
 mod layout;
 mod length;
 mod links;
@@ -32,17 +33,28 @@ const RULES: &[fn(&Tree) -> Vec<Finding>] = &[
     stubs::check,
 ];
 
+/// Arguments of `tidy`.
+#[derive(clap::Args, Default)]
+pub(crate) struct Args {
+    /// Also compare the hooks' prototypes with the kernels of the matrix, booting those not seen before
+    #[arg(long)]
+    kernels: bool,
+}
+
 /// Runs the command.
-pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
-    Ok(if check(workspace)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
+    Ok(if check(workspace, args)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Prints what breaks a rule; returns whether nothing does.
-pub(crate) fn check(workspace: &Workspace) -> Result<bool> {
+pub(crate) fn check(workspace: &Workspace, args: &Args) -> Result<bool> {
     let tree = Tree::read(&workspace.root)?;
     let mut findings: Vec<Finding> = RULES.iter().flat_map(|rule| rule(&tree)).collect();
     findings.extend(layout::check(&layout::packages(workspace)?));
     findings.extend(generated::check(workspace)?);
+    if args.kernels {
+        findings.extend(kernels::check(workspace, &tree)?);
+    }
     for finding in &findings {
         eprintln!("tidy: {finding}");
     }

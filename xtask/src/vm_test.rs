@@ -10,11 +10,12 @@ mod matrix;
 mod plan;
 mod programs;
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use self::guest::{Guest, Line};
 use self::matrix::Variant;
@@ -179,6 +180,18 @@ fn test(workspace: &Workspace, guest: &Guest<'_>, built: &[Built], args: &Args, 
         report.broke(format!("{error:#}"));
     }
     println!("vm-test: {} ran {} s", guest.name(), started.elapsed().as_secs());
+}
+
+/// A kernel's own type information, from its own mouth: it is kept, so that each kernel is asked once.
+pub(crate) fn types(workspace: &Workspace, machine: &Machine, kernel: &setup::Kernel) -> Result<Vec<u8>> {
+    let kept = kernel.btf();
+    if let Ok(types) = fs::read(&kept) {
+        return Ok(types);
+    }
+    let guest = Guest { workspace, machine, kernel, variant: Variant::Full };
+    let types = guest.output(plan::TYPES, Args::default().accelerator(), MACHINE_BOUND)?;
+    fs::write(&kept, &types).with_context(|| format!("write {}", kept.display()))?;
+    Ok(types)
 }
 
 /// Says that nothing of the matrix can run, and counts it.

@@ -1,7 +1,7 @@
 //! One virtual machine: its command, its run, and what its second serial port says.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ const MEMORY: &str = "2G";
 
 /// How much of the console is shown when a machine ends badly: a panic with its backtrace.
 const CONSOLE_TAIL: usize = 60;
+
+/// What the guest writes last.
+const DONE: &str = "\n@@ done\n";
 
 /// A machine that has not booted yet.
 #[derive(Debug)]
@@ -54,28 +57,56 @@ impl Guest<'_> {
         bound: Duration,
         mut line: impl FnMut(Line<'_>),
     ) -> Result<()> {
-        let dir = self.folder()?;
-        let console = dir.join("console.log");
-        let _ = fs::remove_file(&console);
         let mut qemu = self.command(contents, accelerator)?;
-        // The console on the first port, results on the second.
-        qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
+        let console = self.attach_console(&mut qemu)?;
+        qemu.args(["-serial", "stdio"]);
         let mut done = false;
         let ended = child::run_lines(&mut qemu, bound, |text| match parse(text) {
             Parsed::Line(parsed) => line(parsed),
             Parsed::Done => done = true,
             Parsed::Nothing => {}
         });
-        let why = match ended {
-            Ok(status) if done && status.success() => return Ok(()),
-            Ok(status) => format!("it stopped before its plan was done ({QEMU}: {status})"),
-            Err(error) => format!("{error:#}"),
-        };
-        let text = fs::read(&console).unwrap_or_default();
+        match ended {
+            Ok(status) if done && status.success() => Ok(()),
+            Ok(status) => self.stopped_early(&console, &format!("{QEMU}: {status}")),
+            Err(error) => self.stopped_early(&console, &format!("{error:#}")),
+        }
+    }
+
+    /// Boots it, and returns the bytes that its plan wrote.
+    pub(crate) fn output(&self, plan: &str, accelerator: &str, bound: Duration) -> Result<Vec<u8>> {
+        let contents = Contents { files: Vec::new(), plan: plan.to_owned() };
+        let mut qemu = self.command(&contents, accelerator)?;
+        let console = self.attach_console(&mut qemu)?;
+        let results = self.folder()?.join("results");
+        qemu.arg("-serial").arg(format!("file:{}", results.display()));
+        let ended = child::run_lines(&mut qemu, bound, |_| {});
+        let output = fs::read(&results).with_context(|| format!("read {}", results.display()))?;
+        match (ended, output.strip_suffix(DONE.as_bytes())) {
+            (Ok(_), Some(output)) => Ok(output.to_owned()),
+            (Ok(status), None) => self.stopped_early(&console, &format!("{QEMU}: {status}")),
+            (Err(error), _) => self.stopped_early(&console, &format!("{error:#}")),
+        }
+    }
+
+    /// The console is the first serial port; returns its file.
+    fn attach_console(&self, qemu: &mut Command) -> Result<PathBuf> {
+        let console = self.folder()?.join("console.log");
+        fs::write(&console, "").with_context(|| format!("clear {}", console.display()))?;
+        qemu.arg("-serial").arg(format!("file:{}", console.display()));
+        Ok(console)
+    }
+
+    fn stopped_early<T>(&self, console: &Path, why: &str) -> Result<T> {
+        let text = fs::read(console).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(CONSOLE_TAIL)..].join("\n    ");
-        bail!("{}: {why}; the end of {}:\n    {tail}", self.name(), console.display());
+        bail!(
+            "{} stopped before its plan was done ({why}); the end of {}:\n    {tail}",
+            self.name(),
+            console.display()
+        );
     }
 
     /// Boots it with its console on this terminal and a shell instead of the plan's programs.

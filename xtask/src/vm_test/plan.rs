@@ -57,6 +57,9 @@ pub(crate) fn exec(command: &str) -> String {
 /// Gives a shell on the console: cttyhack makes it the shell's terminal, so that Ctrl-C ends what runs in it.
 pub(crate) const SHELL: &str = "setsid cttyhack /bin/sh -l < /dev/ttyS0 > /dev/ttyS0 2>&1\n";
 
+/// Writes the kernel's types, as they are.
+pub(crate) const TYPES: &str = "cat /sys/kernel/btf/vmlinux\n";
+
 /// A word that the guest's shell takes as it is.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
