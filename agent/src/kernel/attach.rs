@@ -10,7 +10,7 @@ use aya::{
 use tracing::{debug, info, warn};
 
 use super::{
-    hook::{HookError, MissingHook, Subject, SubjectStatus},
+    hook::{self, HookError, MissingHook, Subject, SubjectStatus},
     loss::WatchedProgram,
     offsets::{Located, MissingFact},
     plan::{Hook, PLANS, Plan},
@@ -25,11 +25,12 @@ pub(super) struct Target {
     /// The kernel's types as the loader wants them, read when the first function is hooked: they take some
     /// 20 MB, and are dropped with the target.
     types: OnceCell<Option<Btf>>,
+    is_locked_down: bool,
 }
 
 impl Target {
     pub(super) fn new(located: Located, formats: RenameFormats, btf_path: PathBuf) -> Self {
-        Self { located, formats, btf_path, types: OnceCell::new() }
+        Self { located, formats, btf_path, types: OnceCell::new(), is_locked_down: hook::is_locked_down() }
     }
 
     fn types(&self) -> Result<&Btf, HookError> {
@@ -66,7 +67,10 @@ fn try_plan(
     for hook in plan.hooks {
         match attach(programs, hook, plan.subject, target) {
             Ok(program) => attached.push(program),
-            Err(error) => status.missing_hooks.push(MissingHook { hook: hook.label, error }),
+            Err(error) => {
+                let error = if target.is_locked_down { error.in_lockdown() } else { error };
+                status.missing_hooks.push(MissingHook { hook: hook.label, error });
+            }
         }
     }
     let labels: Vec<&'static str> = attached.iter().map(|program| program.hook).collect();

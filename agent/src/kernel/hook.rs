@@ -1,6 +1,6 @@
 //! What the kernel side looks at, how, and what is missing: the part that `aft status` shows.
 
-use std::{fmt, io};
+use std::{fmt, fs, io};
 
 use aya::{BtfError, programs::ProgramError};
 
@@ -99,6 +99,12 @@ pub enum HookError {
     /// The agent may not.
     #[error("not permitted; run the agent as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN")]
     NotPermitted(#[source] ProgramError),
+    /// The kernel lets nobody read its memory, not even root.
+    #[error(
+        "the kernel is in lockdown mode `confidentiality`, in which no program may read its memory; boot with \
+         `lockdown=integrity` or less"
+    )]
+    LockedDown(#[source] Box<HookError>),
     /// The kernel has no such hook.
     #[error("this kernel has no such hook; nothing can be done short of another kernel")]
     Absent,
@@ -137,7 +143,20 @@ impl From<TracefsError> for HookError {
     }
 }
 
+/// Whether the kernel says that it is in lockdown mode `confidentiality`. Silence is no: a pod may not see it.
+pub(super) fn is_locked_down() -> bool {
+    fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|text| text.contains("[confidentiality]"))
+}
+
 impl HookError {
+    /// In lockdown the kernel refuses in many ways, as each of its parts says it; one of them explains all.
+    pub(super) fn in_lockdown(self) -> Self {
+        match self {
+            Self::Absent | Self::NeedsFact(_) | Self::NotBuilt => self,
+            refused => Self::LockedDown(Box::new(refused)),
+        }
+    }
+
     /// Sorts a loader's error by what helps against it.
     pub(super) fn from_program(error: ProgramError) -> Self {
         if let ProgramError::Btf(BtfError::UnknownBtfTypeName { .. }) = error {
