@@ -3,6 +3,7 @@
 //! The first stage of the pipeline; the agent's `kernel` module loads them, tells them through `CONFIG`
 //! where this kernel keeps what they read, and drains what they emit. One subject per file:
 //!
+//! - [`cgroups`]: which cgroups are the kubelet's, for all that asks whether a task is of a pod
 //! - [`oom`]: who the OOM killer kills, in which cgroups, on whose behalf
 //! - [`exit`]: when those victims are gone
 //! - [`swap`]: renames onto `..data`, by which a kubelet publishes a volume's new content
@@ -14,6 +15,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod cgroups;
 mod emit;
 mod exit;
 mod maps;

@@ -2,11 +2,11 @@
 //!
 //! Each map has a bound from [`limits`]; reaching it is counted, never silent.
 
-use aftertrace_ebpf_common::{config::Config, limits, loss::Loss};
+use aftertrace_ebpf_common::{config::Config, limits, loss::Loss, record::AwaitedName};
 use aya_ebpf::{
     Global,
     macros::map,
-    maps::{LruHashMap, PerCpuArray, RingBuf},
+    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 
 /// Where this kernel keeps what the programs read; written over by the agent before loading.
@@ -36,6 +36,17 @@ pub(crate) static VICTIMS: LruHashMap<u32, AwaitedExit> =
 #[map]
 pub(crate) static PENDING_RENAMES: LruHashMap<u32, PendingRename> =
     LruHashMap::with_max_entries(limits::MAX_PENDING_RENAMES, 0);
+
+/// By kernfs id: the kubelet's cgroups of the hierarchy with the memory controller, down to the members of
+/// pods, each with its [`level`](aftertrace_ebpf_common::record::pod_level). Filled by the agent, kept up by
+/// [`crate::cgroups`].
+#[map]
+pub(crate) static POD_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(limits::MAX_POD_CGROUPS, 0);
+
+/// By parent and name: the level of a cgroup that the kubelet has yet to make. Filled by the agent.
+#[map]
+pub(crate) static AWAITED_CGROUPS: HashMap<AwaitedName, u32> =
+    HashMap::with_max_entries(limits::MAX_AWAITED_CGROUPS, 0);
 
 /// One path per CPU while it is compared; too large for the 512 bytes of stack. Only the rename
 /// tracepoints use it; they run with preemption off and do not nest, so a path stays its hook's own.

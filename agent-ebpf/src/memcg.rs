@@ -20,6 +20,12 @@ pub(crate) fn state_of(task: u64) -> u64 {
     pointer(pointer(task, config!(offsets.task_cgroups)), config!(offsets.css_set_memory))
 }
 
+/// The address of the cgroup that a state belongs to; 0 if it cannot be told.
+#[inline(always)]
+pub(crate) fn cgroup_of(css: u64) -> u64 {
+    pointer(css, config!(offsets.css_cgroup))
+}
+
 /// The kernfs id of the cgroup that a state belongs to.
 #[inline(always)]
 pub(crate) fn kernfs_id(css: u64) -> u64 {
@@ -74,5 +80,5 @@ fn fill(css: u64, level: *mut MemcgLevel) {
 /// The address of the kernfs node of a state's cgroup directory.
 #[inline(always)]
 fn node(css: u64) -> u64 {
-    pointer(pointer(css, config!(offsets.css_cgroup)), config!(offsets.cgroup_kn))
+    pointer(cgroup_of(css), config!(offsets.cgroup_kn))
 }

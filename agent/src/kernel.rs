@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! load: btf → offsets → Config → programs attached      (once, at start)
+//! pod_cgroups: the cgroup file system → which cgroups are the kubelet's, for the programs
 //! drain: ring buffer → decode → Record → channel        (for as long as the agent runs)
 //! loss: per-CPU counters → what was lost since last asked
 //! clock: boot_ns → wall time with an error bound
@@ -20,6 +21,7 @@ mod diagnosis;
 pub mod hook;
 pub mod load;
 mod plan;
+pub mod pod_cgroups;
 
 pub mod record;
 
@@ -35,4 +37,7 @@ pub use drain::{Drain, DrainError};
 pub use hook::{HookError, MissingHook, Subject, SubjectStatus, Tier};
 pub use load::{Attached, Kernel, KernelConfig, LoadError};
 pub use loss::{KernelLoss, LossReason, Losses};
-pub use record::{Exit, Limit, MemcgLevel, OomKill, OomRole, Record, Rename, RenameCall, Task};
+pub use pod_cgroups::{FoundCgroup, KubeletCgroups, PodCgroups};
+pub use record::{
+    CgroupChange, Exit, Limit, MemcgLevel, OomKill, OomRole, PodLevel, Record, Rename, RenameCall, Task,
+};

@@ -50,9 +50,9 @@ pub use config::{Args, Config, ConfigError};
 
 use crate::attribute::pending;
 use crate::correlate::Correlator;
-use crate::kernel::{Attached, Kernel, KernelConfig, LoadError, Losses, Record};
+use crate::kernel::{Attached, Kernel, KernelConfig, KubeletCgroups, LoadError, Record};
 use crate::losses::Ledger;
-use crate::pipeline::{Inputs, Parts, Pipeline};
+use crate::pipeline::{Inputs, KernelParts, Parts, Pipeline};
 use crate::pressure::Pressure;
 use crate::spool::{Recovered, SpoolError};
 use crate::volumes::roots::{self, Roots};
@@ -129,7 +129,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
 
     let (records_in, records) = mpsc::channel(RECORDS_MAX);
     let mut tasks = JoinSet::new();
-    let (subjects, kernel_losses, attached) = watch_kernel(&config, records_in, &mut tasks)?;
+    let (subjects, kernel, attached) = watch_kernel(&config, records_in, &mut tasks)?;
     info!(node = config.origin.node, cluster = config.origin.cluster, %spool_id, volumes, "the agent runs");
 
     let (changes_in, changes) = mpsc::channel(CHANGES_MAX);
@@ -158,7 +158,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
         spool,
         spool_progress,
         ledger,
-        kernel_losses,
+        kernel,
         subjects,
         trouble,
         wanted,
@@ -191,7 +191,8 @@ fn account(recovered: Recovered, ledger: &Ledger) -> Recovered {
     recovered
 }
 
-type KernelSide = (Vec<proto::Subject>, Option<Losses>, Option<Attached>);
+/// What the pipeline gets of the kernel's side.
+type KernelSide = (Vec<proto::Subject>, Option<KernelParts>, Option<Attached>);
 
 /// Attaches to the kernel as far as it can be; the rest is a status with its remedy.
 fn watch_kernel(
@@ -199,11 +200,13 @@ fn watch_kernel(
     records: mpsc::Sender<Record>,
     tasks: &mut JoinSet<()>,
 ) -> Result<KernelSide, RunError> {
-    let kernel = match Kernel::load(&KernelConfig::default()) {
+    let kubelet_cgroups =
+        config.cgroupfs.as_ref().map(|fs| KubeletCgroups::new(fs.path(), &config.cgroup_root.path()));
+    let kernel = match Kernel::load(&KernelConfig { kubelet_cgroups, ..KernelConfig::default() }) {
         Ok(kernel) => kernel,
         Err(failure) => return without_kernel(config, &failure),
     };
-    let Kernel { attached, drain, losses } = kernel;
+    let Kernel { attached, drain, losses, pod_cgroups, found_cgroups } = kernel;
     let subjects: Vec<proto::Subject> = attached.subjects().iter().map(status::subject).collect();
     for subject in subjects.iter().filter(|s| s.tier == "none") {
         let reason = format!("{}: {}", subject.name, subject.missing.join("; "));
@@ -217,7 +220,7 @@ fn watch_kernel(
             error!(error = watch::chain(&failure), "kernel records are read no more; restart the agent");
         }
     });
-    Ok((subjects, Some(losses), Some(attached)))
+    Ok((subjects, Some(KernelParts { losses, pod_cgroups, found_cgroups }), Some(attached)))
 }
 
 fn without_kernel(config: &Config, failure: &LoadError) -> Result<KernelSide, RunError> {

@@ -102,6 +102,7 @@ pub(crate) fn of_kernel(loss: LossReason) -> Option<(&'static str, GapReason, &'
     use GapReason::{KernelReadFailed, PathTruncated, RecordMalformed, RingFull, SwapRejected};
     const OOM: &str = "kernel/oom";
     const SWAP: &str = "kernel/volume_swap";
+    const PROCESS: &str = "kernel/lifetime";
     let loss = match loss {
         LossReason::Program(loss) => loss,
         LossReason::Recursion { hook } => {
@@ -124,6 +125,8 @@ pub(crate) fn of_kernel(loss: LossReason) -> Option<(&'static str, GapReason, &'
         Loss::VictimTableFull => (OOM, RingFull, "the table of victims was full"),
         Loss::RenameTableFull => (SWAP, RingFull, "the table of pending renames was full"),
         Loss::LevelsTruncated => (OOM, PathTruncated, "a cgroup lies too deep for a record"),
+        Loss::RingFullCgroup => (PROCESS, RingFull, "no room in the ring for a cgroup of a pod"),
+        Loss::CgroupTableFull => (PROCESS, RingFull, "the table of the pods' cgroups was full"),
         Loss::VictimUnreadable => (OOM, KernelReadFailed, "a victim could not be read"),
     })
 }

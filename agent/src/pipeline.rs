@@ -25,7 +25,7 @@ use crate::correlate::Correlator;
 use crate::draft::Origin;
 use crate::episode::{Episodes, Member};
 use crate::export::GivenKey;
-use crate::kernel::{Losses, OomKill, Record, Rename, WallClock};
+use crate::kernel::{FoundCgroup, Losses, OomKill, PodCgroups, Record, Rename, WallClock};
 use crate::losses::{Ledger, of_kernel};
 use crate::pressure::Pressure;
 use crate::spool::Writer;
@@ -77,12 +77,21 @@ pub(crate) struct Parts {
     pub(crate) spool: Writer,
     pub(crate) spool_progress: watch::Receiver<crate::spool::Progress>,
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) kernel_losses: Option<Losses>,
+    /// Nothing where there is no kernel evidence.
+    pub(crate) kernel: Option<KernelParts>,
     pub(crate) subjects: Vec<proto::Subject>,
     pub(crate) trouble: Vec<String>,
     pub(crate) wanted: watch::Sender<Vec<MountedObject>>,
     pub(crate) status: watch::Sender<proto::AgentStatus>,
     pub(crate) watch_health: watch::Receiver<String>,
+}
+
+/// The kernel's side beside its records.
+pub(crate) struct KernelParts {
+    pub(crate) losses: Losses,
+    pub(crate) pod_cgroups: PodCgroups,
+    /// What there was when the agent began.
+    pub(crate) found_cgroups: Vec<FoundCgroup>,
 }
 
 /// The agent's knowledge.
@@ -179,6 +188,8 @@ impl Pipeline {
             Record::Rename(rename) => self.rename(rename).await,
             // There is no kind of fact for it yet; that the victim died is said by its container's status.
             Record::Exit(exit) => trace!(pid = exit.task.tgid, signal = exit.signal, "an OOM victim is gone"),
+            Record::CgroupMade(made) => trace!(id = made.kernfs_id, name = made.name, "a cgroup was made"),
+            Record::CgroupGone(gone) => trace!(id = gone.kernfs_id, "a cgroup is gone"),
         }
     }
 
@@ -253,6 +264,7 @@ impl Pipeline {
 
     async fn tick(&mut self) {
         let now = clock::now();
+        self.scan_cgroups();
         if self.pending.is_due(now) {
             self.settle_pending(now).await;
         }
@@ -279,9 +291,19 @@ impl Pipeline {
         self.publish_status();
     }
 
+    /// Finds cgroups that the programs have missed: each minute, and until the kubelet's root is there.
+    fn scan_cgroups(&mut self) {
+        let is_due = self.ticks.is_multiple_of(MINUTE_TICKS);
+        if let Some(kernel) = &mut self.parts.kernel
+            && (is_due || !kernel.pod_cgroups.is_rooted())
+        {
+            kernel.found_cgroups = kernel.pod_cgroups.scan();
+        }
+    }
+
     fn count_kernel_losses(&mut self, now: Timestamp) {
         let from = now.plus_micros(-i64::try_from(TICK.as_micros()).unwrap_or(0));
-        for loss in self.parts.kernel_losses.iter_mut().flat_map(Losses::take) {
+        for loss in self.parts.kernel.iter_mut().flat_map(|kernel| kernel.losses.take()) {
             if let Some((component, reason, detail)) = of_kernel(loss.reason) {
                 self.parts.ledger.add_between(component, reason, (from, now), loss.count, detail);
             }
@@ -290,7 +312,7 @@ impl Pipeline {
 
     /// Nothing reads the kernel's records any more, though hooks are attached.
     fn lose_kernel(&mut self) {
-        if self.parts.kernel_losses.take().is_none() {
+        if self.parts.kernel.take().is_none() {
             return;
         }
         for subject in &mut self.parts.subjects {

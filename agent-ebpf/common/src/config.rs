@@ -86,6 +86,14 @@ pub struct Offsets {
     pub css_parent: u32,
     /// `cgroup.kn`.
     pub cgroup_kn: u32,
+    /// `cgroup.self`, whose `parent` is that of the cgroup.
+    pub cgroup_self: u32,
+    /// `cgroup.root`, its hierarchy.
+    pub cgroup_root: u32,
+    /// `cgroup.level`, its depth below the hierarchy's root.
+    pub cgroup_level: u32,
+    /// `cgroup_root.subsys_mask`, the controllers of a hierarchy.
+    pub root_subsys_mask: u32,
     /// `kernfs_node.id`.
     pub kernfs_id: u32,
     /// `kernfs_node.name`.
@@ -147,6 +155,10 @@ impl Offsets {
         css_cgroup: NO_OFFSET,
         css_parent: NO_OFFSET,
         cgroup_kn: NO_OFFSET,
+        cgroup_self: NO_OFFSET,
+        cgroup_root: NO_OFFSET,
+        cgroup_level: NO_OFFSET,
+        root_subsys_mask: NO_OFFSET,
         kernfs_id: NO_OFFSET,
         kernfs_name: NO_OFFSET,
         memcg_css: NO_OFFSET,
@@ -205,6 +217,10 @@ pub struct Config {
     pub renames: [RenameFormat; 3],
     /// One of [`mark_victim_passes`].
     pub mark_victim_passes: u32,
+    /// The bit of the memory controller in `cgroup_root.subsys_mask`; 0 if it is not known.
+    pub memory_controller: u32,
+    /// `cgroup.level` of the directory that holds all pods; [`NO_OFFSET`] if it is not known.
+    pub kubepods_level: u32,
 }
 
 impl Config {
@@ -213,8 +229,10 @@ impl Config {
         offsets: Offsets::NONE,
         renames: [RenameFormat::NONE; 3],
         mark_victim_passes: mark_victim_passes::UNKNOWN,
+        memory_controller: 0,
+        kubepods_level: NO_OFFSET,
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 43 * 4);
-const _: () = assert!(size_of::<Config>() == 43 * 4 + 3 * 24 + 4);
+const _: () = assert!(size_of::<Offsets>() == 47 * 4);
+const _: () = assert!(size_of::<Config>() == 47 * 4 + 3 * 24 + 3 * 4);

@@ -42,5 +42,19 @@ pub const MAX_VICTIMS: u32 = 4096;
 /// that write volumes match. The oldest entry is evicted (LRU).
 pub const MAX_PENDING_RENAMES: u32 = 1024;
 
+/// Cgroups of the kubelet's known at one time: kubepods, its classes, the pods and their direct members.
+///
+/// A large node runs 500 pods of three containers and a sandbox, about 2,500 directories; what containers
+/// make below themselves is not kept. Beyond it a new one is counted as
+/// [`crate::loss::Loss::CgroupTableFull`] and its processes are taken for the host's.
+pub const MAX_POD_CGROUPS: u32 = 8_192;
+
+/// Names of cgroups that are awaited: `kubepods` in both drivers' spelling, and two classes of each.
+pub const MAX_AWAITED_CGROUPS: u32 = 16;
+
+/// Bytes of an awaited name, its terminating NUL included. `kubepods-besteffort.slice` is 25 bytes and a
+/// slice repeats its parents; a longer one is not awaited, and the agent says so.
+pub const AWAITED_NAME_BYTES: usize = 64;
+
 /// Bytes of the ring buffer unless the agent sets another size: about 380 OOM kills or 850 swaps.
 pub const DEFAULT_RING_BYTES: u32 = 1 << 20;

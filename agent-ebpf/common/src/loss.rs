@@ -32,11 +32,15 @@ pub enum Loss {
     LevelsTruncated = 11,
     /// The kernel passed `mark_victim` nothing from which the victim could be read.
     VictimUnreadable = 12,
+    /// The ring buffer had no room for a cgroup that was made or removed.
+    RingFullCgroup = 13,
+    /// A cgroup of a pod could not be remembered; its processes are taken for the host's.
+    CgroupTableFull = 14,
 }
 
 impl Loss {
     /// All reasons, in the order of their slots.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::RingFullOomKill,
         Self::RingFullRename,
         Self::RingFullExit,
@@ -50,6 +54,8 @@ impl Loss {
         Self::RenameTableFull,
         Self::LevelsTruncated,
         Self::VictimUnreadable,
+        Self::RingFullCgroup,
+        Self::CgroupTableFull,
     ];
 
     /// The number of slots in the per-CPU array.

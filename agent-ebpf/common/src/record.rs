@@ -7,7 +7,7 @@
 #[cfg(feature = "user")]
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::limits::{CGROUP_NAME_BYTES, COMM_BYTES, MAX_MEMCG_LEVELS, PATH_BYTES};
+use crate::limits::{AWAITED_NAME_BYTES, CGROUP_NAME_BYTES, COMM_BYTES, MAX_MEMCG_LEVELS, PATH_BYTES};
 
 /// An absent 64-bit fact.
 pub const ABSENT_U64: u64 = u64::MAX;
@@ -24,6 +24,34 @@ pub mod kind {
     pub const RENAME: u32 = 2;
     /// [`super::Exit`].
     pub const EXIT: u32 = 3;
+    /// [`super::CgroupChange`] of one that was made.
+    pub const CGROUP_MADE: u32 = 10;
+    /// [`super::CgroupChange`] of one that is gone; its name is not told again.
+    pub const CGROUP_GONE: u32 = 11;
+}
+
+/// What a cgroup is in the kubelet's tree: the values of the map `POD_CGROUPS` and of
+/// [`CgroupChange::level`]. A deeper one has a higher value.
+pub mod pod_level {
+    /// `kubepods`, the parent of all pods.
+    pub const KUBEPODS: u32 = 1;
+    /// The class of burstable or of best-effort pods.
+    pub const CLASS: u32 = 2;
+    /// A pod.
+    pub const POD: u32 = 3;
+    /// A direct member of a pod: a container, its sandbox, or what a runtime puts beside them.
+    pub const MEMBER: u32 = 4;
+}
+
+/// The key by which a cgroup is awaited that the kubelet has yet to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct AwaitedName {
+    /// The kernfs id of the directory above it; 0 for a class, whose parent is known by its level.
+    pub parent_id: u64,
+    /// The directory's name, the rest filled with NUL.
+    pub name: [u8; AWAITED_NAME_BYTES],
 }
 
 /// Values of [`OomKill::role`] and [`Exit::role`].
@@ -204,7 +232,28 @@ pub struct Exit {
     pub role: u32,
 }
 
+/// A cgroup of the kubelet's tree was made or removed, in the hierarchy that has the memory controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct CgroupChange {
+    /// `boot_ns` is a moment before others can see the directory, or after they cannot.
+    pub header: Header,
+    /// Its kernfs id: its inode number, and the cgroup id of cgroup v2.
+    pub kernfs_id: u64,
+    /// The kernfs id of the directory above it.
+    pub parent_id: u64,
+    /// One of [`pod_level`].
+    pub level: u32,
+    /// Zero.
+    pub padding: u32,
+    /// The directory's last path component, NUL-terminated; first byte NUL when absent.
+    pub name: [u8; CGROUP_NAME_BYTES],
+}
+
 const _: () = assert!(size_of::<Header>() == 16);
+const _: () = assert!(size_of::<AwaitedName>() == 8 + AWAITED_NAME_BYTES);
+const _: () = assert!(size_of::<CgroupChange>() == 40 + CGROUP_NAME_BYTES);
 const _: () = assert!(size_of::<Task>() == 40);
 const _: () = assert!(size_of::<MemcgLevel>() == 64 + CGROUP_NAME_BYTES);
 const _: () = assert!(size_of::<OomKill>() == 192 + MAX_MEMCG_LEVELS * 192);

@@ -96,12 +96,26 @@ impl CgroupRoot {
         &self.0
     }
 
+    /// As a path.
+    pub(crate) fn path(&self) -> String {
+        format!("/{}", self.0.join("/"))
+    }
+
     /// What the systemd driver puts before `kubepods` in a slice's name: a slice repeats its parents.
     fn slice_prefix(&self) -> String {
         match self.0.last().and_then(|last| last.strip_suffix(".slice")) {
             Some(stem) => format!("{stem}-"),
             None => String::new(),
         }
+    }
+
+    /// The names that a kubelet may give the directory of all pods, and those of the classes in it.
+    pub(crate) fn first_names(&self) -> (Vec<String>, Vec<String>) {
+        let prefix = self.slice_prefix();
+        let kubepods = vec!["kubepods".to_owned(), format!("{prefix}kubepods.slice")];
+        let slice = |class: &str| format!("{prefix}kubepods-{class}.slice");
+        let classes = ["burstable", "besteffort"];
+        (kubepods, classes.iter().flat_map(|class| [(*class).to_owned(), slice(class)]).collect())
     }
 
     /// Says what the cgroup at `path` is; `path` are its components, outermost first, without the root's

@@ -148,7 +148,7 @@ fn check_needs(subject: Subject, located: &Located) -> Result<(), HookError> {
             (o.task_pid != NO_OFFSET, "a task's tid"),
             (is_pairing_known, "which task mark_victim names"),
         ],
-        Subject::OomExit => &[
+        Subject::Lifetime => &[
             (o.task_tgid != NO_OFFSET, "a task's tgid"),
             (o.task_pid != NO_OFFSET, "a task's tid"),
             (o.task_signal != NO_OFFSET, "a task's signal state"),

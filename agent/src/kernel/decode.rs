@@ -6,11 +6,13 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use aftertrace_ebpf_common::record::{
-    self as raw, ABSENT_I32, ABSENT_U32, ABSENT_U64, kind, oom_role, rename_call,
+    self as raw, ABSENT_I32, ABSENT_U32, ABSENT_U64, kind, oom_role, pod_level, rename_call,
 };
 use zerocopy::FromBytes;
 
-use super::record::{Exit, Limit, MemcgLevel, OomKill, OomRole, Record, Rename, RenameCall, Task};
+use super::record::{
+    CgroupChange, Exit, Limit, MemcgLevel, OomKill, OomRole, PodLevel, Record, Rename, RenameCall, Task,
+};
 
 /// The working directory in place of a directory's descriptor.
 const AT_FDCWD: i32 = -100;
@@ -69,6 +71,8 @@ impl Decoder {
             kind::OOM_KILL => self.oom_kill(whole(bytes)?).map(|kill| Record::OomKill(Box::new(kill))),
             kind::RENAME => rename(whole(bytes)?).map(|rename| Record::Rename(Box::new(rename))),
             kind::EXIT => exit(whole(bytes)?).map(Record::Exit),
+            kind::CGROUP_MADE => cgroup_change(whole(bytes)?).map(Record::CgroupMade),
+            kind::CGROUP_GONE => cgroup_change(whole(bytes)?).map(Record::CgroupGone),
             unknown => Err(DecodeError::Kind(unknown)),
         }
     }
@@ -174,6 +178,24 @@ fn exit(raw: &raw::Exit) -> Result<Exit, DecodeError> {
         task: task(&raw.task)?,
         signal,
         code: status.filter(|_| signal.is_none()).map(|status| (status >> 8) & 0xff),
+    })
+}
+
+fn cgroup_change(raw: &raw::CgroupChange) -> Result<CgroupChange, DecodeError> {
+    let name = until_nul(&raw.name);
+    Ok(CgroupChange {
+        boot_ns: raw.header.boot_ns,
+        kernfs_id: known(raw.kernfs_id).ok_or(DecodeError::NoIdentity)?,
+        parent_id: known(raw.parent_id).ok_or(DecodeError::NoIdentity)?,
+        level: match raw.level {
+            pod_level::KUBEPODS => PodLevel::Kubepods,
+            pod_level::CLASS => PodLevel::Class,
+            pod_level::POD => PodLevel::Pod,
+            pod_level::MEMBER => PodLevel::Member,
+            _ => return Err(DecodeError::Unknown("level")),
+        },
+        name: (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned()),
+        name_truncated: name.len() + 1 >= raw.name.len(),
     })
 }
 

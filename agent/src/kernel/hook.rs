@@ -11,22 +11,22 @@ use super::{offsets::MissingFact, tracefs::TracefsError};
 pub enum Subject {
     /// Whom the OOM killer kills.
     OomKill,
-    /// When those victims are gone.
-    OomExit,
+    /// Which cgroups are the kubelet's, and when processes in them begin and end.
+    Lifetime,
     /// Renames onto `..data`.
     Swap,
 }
 
 impl Subject {
     /// All subjects, in the order in which they are attached: what a hook hands on to is there before it.
-    pub const ALL: [Self; 3] = [Self::OomExit, Self::OomKill, Self::Swap];
+    pub const ALL: [Self; 3] = [Self::Lifetime, Self::OomKill, Self::Swap];
 
     /// The name in `aft status` and in losses.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::OomKill => "oom_kill",
-            Self::OomExit => "oom_exit",
+            Self::Lifetime => "lifetime",
             Self::Swap => "swap",
         }
     }

@@ -10,7 +10,10 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use aftertrace_ebpf_common::{config::Config, limits};
+use aftertrace_ebpf_common::{
+    config::{Config, NO_OFFSET},
+    limits,
+};
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{MapError, PerCpuArray, RingBuf},
@@ -26,6 +29,7 @@ use super::{
     hook::{self, SubjectStatus},
     loss::Losses,
     offsets::{self, Located},
+    pod_cgroups::{FoundCgroup, KubeletCgroups, PodCgroups},
     tracefs::RenameFormats,
 };
 
@@ -43,6 +47,8 @@ pub struct KernelConfig {
     pub btf_path: PathBuf,
     /// Whether tracefs may be mounted at its usual place if it is nowhere. Default true.
     pub may_mount_tracefs: bool,
+    /// Where the kubelet's cgroups are. Default none: no process is taken for a pod's then.
+    pub kubelet_cgroups: Option<KubeletCgroups>,
 }
 
 impl Default for KernelConfig {
@@ -51,6 +57,7 @@ impl Default for KernelConfig {
             ring_bytes: NonZeroU32::new(limits::DEFAULT_RING_BYTES).expect("the default is not zero"),
             btf_path: PathBuf::from("/sys/kernel/btf/vmlinux"),
             may_mount_tracefs: true,
+            kubelet_cgroups: None,
         }
     }
 }
@@ -120,6 +127,10 @@ impl Attached {
 pub struct Kernel {
     /// Keeps the programs attached, and tells their state.
     pub attached: Attached,
+    /// Which cgroups are the kubelet's; has been scanned once.
+    pub pod_cgroups: PodCgroups,
+    /// What that scan found. What was made since then is told by records, some of which may be of these.
+    pub found_cgroups: Vec<FoundCgroup>,
     /// The records.
     pub drain: Drain,
     /// What is missing from the records.
@@ -138,14 +149,24 @@ impl Kernel {
             offsets: located.offsets,
             renames: formats.places(),
             mark_victim_passes: located.mark_victim_passes,
+            memory_controller: located.memory_controller,
+            kubepods_level: config.kubelet_cgroups.as_ref().map_or(NO_OFFSET, KubeletCgroups::kubepods_level),
         };
         let mut programs = load_object(&told, config.ring_bytes)?;
         #[cfg(feature = "kernel-log")]
         super::diagnosis::start(&mut programs);
 
+        let mut pod_cgroups = PodCgroups::new(
+            take_map(&mut programs, "POD_CGROUPS")?,
+            take_map(&mut programs, "AWAITED_CGROUPS")?,
+            config.kubelet_cgroups.clone(),
+        )?;
+        // Before the hooks, lest a process go unseen, and after them, for what was made in between.
+        pod_cgroups.scan();
         let target = Target::new(located, formats, config.btf_path.clone());
         let (subjects, watched) = attach_all(&mut programs, &target);
         drop(target);
+        let found_cgroups = pod_cgroups.scan();
 
         let malformed = Arc::new(AtomicU64::new(0));
         let ring = RingBuf::try_from(take_map(&mut programs, "EVENTS")?)
@@ -155,6 +176,8 @@ impl Kernel {
         let decoder = Decoder::new(rustix::param::page_size() as u64);
         Ok(Self {
             attached: Attached { subjects, _programs: programs },
+            pod_cgroups,
+            found_cgroups,
             drain: Drain::new(ring, decoder, Arc::clone(&malformed)),
             losses: Losses::new(counters, watched, malformed),
         })
@@ -234,7 +257,13 @@ mod tests {
         let format =
             RenameFormat { old_name: 24, new_name: 40, old_dfd: 16, new_dfd: 32, flags: 48, ret: 16 };
         let passes = located.mark_victim_passes;
-        let told = Config { offsets: located.offsets, renames: [format; 3], mark_victim_passes: passes };
+        let told = Config {
+            offsets: located.offsets,
+            renames: [format; 3],
+            mark_victim_passes: passes,
+            memory_controller: located.memory_controller,
+            kubepods_level: 1,
+        };
         let without = (0..told.as_bytes().len()).step_by(4).map(|word| {
             let mut bytes = told.as_bytes().to_vec();
             bytes[word..word + 4].copy_from_slice(&NO_OFFSET.to_ne_bytes());

@@ -60,6 +60,8 @@ impl LossReason {
             Self::Program(Loss::RenameTableFull) => "rename_table_full",
             Self::Program(Loss::LevelsTruncated) => "levels_truncated",
             Self::Program(Loss::VictimUnreadable) => "victim_unreadable",
+            Self::Program(Loss::RingFullCgroup) => "ring_full_cgroup",
+            Self::Program(Loss::CgroupTableFull) => "cgroup_table_full",
             Self::Recursion { .. } => "recursion_miss",
             Self::Malformed => "malformed_record",
         }

@@ -57,15 +57,18 @@ pub struct Located {
     pub offsets: Offsets,
     /// One of [`mark_victim_passes`].
     pub mark_victim_passes: u32,
+    /// The memory controller's bit in a hierarchy's mask; 0 if it is not known.
+    pub memory_controller: u32,
     /// The facts not found, in the order of the table.
     pub missing: Vec<MissingFact>,
 }
 
 const OOM: &[Subject] = &[Subject::OomKill];
-const EXIT: &[Subject] = &[Subject::OomExit];
+const EXIT: &[Subject] = &[Subject::Lifetime];
 const SWAP: &[Subject] = &[Subject::Swap];
 const EVERY: &[Subject] = &Subject::ALL;
-const OOM_AND_EXIT: &[Subject] = &[Subject::OomKill, Subject::OomExit];
+/// What is filtered by the cgroup of a task needs these.
+const CGROUPS: &[Subject] = &[Subject::OomKill, Subject::Lifetime];
 
 /// A path to a member: its structure, and the steps from there.
 type Path<'s> = (&'static str, &'s [Step<'s>]);
@@ -125,6 +128,7 @@ pub fn locate(btf: &Btf<'_>) -> Located {
     let located = Located {
         offsets: Offsets::NONE,
         mark_victim_passes: mark_victim_passes::UNKNOWN,
+        memory_controller: 0,
         missing: Vec::new(),
     };
     let mut finder = Finder { btf, located };
@@ -153,10 +157,10 @@ fn tasks(f: &mut Finder<'_, '_>) {
     f.find("a task's credentials", EVERY, |o| &mut o.task_real_cred, 8, &[(task, &[Member("real_cred")])]);
     f.find("a task's uid", EVERY, |o| &mut o.cred_uid, 4, &[("cred", &[Member("uid"), Member("val")])]);
     let parent = [Member("real_parent")];
-    f.find("the victim's parent", OOM, |o| &mut o.task_real_parent, 8, &[(task, &parent)]);
+    f.find("a task's parent", CGROUPS, |o| &mut o.task_real_parent, 8, &[(task, &parent)]);
     f.find("a task's memory", OOM, |o| &mut o.task_mm, 8, &[(task, &[Member("mm")])]);
     f.find("a task's signal state", EVERY, |o| &mut o.task_signal, 8, &[(task, &[Member("signal")])]);
-    f.find("a task's cgroups", OOM, |o| &mut o.task_cgroups, 8, &[(task, &[Member("cgroups")])]);
+    f.find("a task's cgroups", CGROUPS, |o| &mut o.task_cgroups, 8, &[(task, &[Member("cgroups")])]);
     f.find("a thread's exit code", EXIT, |o| &mut o.task_exit_code, 4, &[(task, &[Member("exit_code")])]);
 
     let signal = "signal_struct";
@@ -216,17 +220,27 @@ fn memory(f: &mut Finder<'_, '_>) {
 /// Where: `css_set`, `cgroup_subsys_state`, `cgroup`, `kernfs_node`, `mem_cgroup`.
 fn cgroups(f: &mut Finder<'_, '_>) {
     let fact = "a task's memory cgroup";
-    if let Some(memory) = f.enumerator(fact, OOM, "cgroup_subsys_id", "memory_cgrp_id") {
+    if let Some(memory) = f.enumerator(fact, CGROUPS, "cgroup_subsys_id", "memory_cgrp_id") {
+        f.located.memory_controller = 1_u32.checked_shl(memory).unwrap_or(0);
         let state = [Member("subsys"), Index(memory)];
-        f.find(fact, OOM, |o| &mut o.css_set_memory, 8, &[("css_set", &state)]);
+        f.find(fact, CGROUPS, |o| &mut o.css_set_memory, 8, &[("css_set", &state)]);
     }
     let css = "cgroup_subsys_state";
-    f.find("a memory cgroup's directory", OOM, |o| &mut o.css_cgroup, 8, &[(css, &[Member("cgroup")])]);
-    f.find("a memory cgroup's parent", OOM, |o| &mut o.css_parent, 8, &[(css, &[Member("parent")])]);
-    f.find("a memory cgroup's directory", OOM, |o| &mut o.cgroup_kn, 8, &[("cgroup", &[Member("kn")])]);
+    f.find("a memory cgroup's directory", CGROUPS, |o| &mut o.css_cgroup, 8, &[(css, &[Member("cgroup")])]);
+    f.find("a memory cgroup's parent", CGROUPS, |o| &mut o.css_parent, 8, &[(css, &[Member("parent")])]);
+    f.find("a memory cgroup's directory", CGROUPS, |o| &mut o.cgroup_kn, 8, &[("cgroup", &[Member("kn")])]);
     let node = "kernfs_node";
-    f.find("a memory cgroup's id", OOM, |o| &mut o.kernfs_id, 8, &[(node, &[Member("id")])]);
-    f.find("a memory cgroup's name", OOM, |o| &mut o.kernfs_name, 8, &[(node, &[Member("name")])]);
+    f.find("a memory cgroup's id", CGROUPS, |o| &mut o.kernfs_id, 8, &[(node, &[Member("id")])]);
+    f.find("a memory cgroup's name", CGROUPS, |o| &mut o.kernfs_name, 8, &[(node, &[Member("name")])]);
+    // `self` is a whole structure, so its size is not the point.
+    if let Ok(place) = f.btf.place("cgroup", &[Member("self")]) {
+        f.located.offsets.cgroup_self = place.offset;
+    }
+    let fact = "a cgroup's hierarchy";
+    f.find(fact, CGROUPS, |o| &mut o.cgroup_root, 8, &[("cgroup", &[Member("root")])]);
+    let mask = [Member("subsys_mask")];
+    f.find(fact, CGROUPS, |o| &mut o.root_subsys_mask, 4, &[("cgroup_root", &mask)]);
+    f.find("a cgroup's depth", CGROUPS, |o| &mut o.cgroup_level, 4, &[("cgroup", &[Member("level")])]);
 
     let memcg = "mem_cgroup";
     if let Ok(place) = f.btf.place(memcg, &[Member("css")]) {
@@ -279,8 +293,7 @@ fn mark_victim(f: &mut Finder<'_, '_>) {
         Some([Argument::Integer(4)]) => mark_victim_passes::PID,
         _ => {
             let fact = "which task mark_victim names";
-            let missing =
-                MissingFact { fact, subjects: OOM_AND_EXIT, reason: MissingReason::UnknownArgument };
+            let missing = MissingFact { fact, subjects: CGROUPS, reason: MissingReason::UnknownArgument };
             f.located.missing.push(missing);
             mark_victim_passes::UNKNOWN
         }

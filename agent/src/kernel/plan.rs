@@ -52,9 +52,13 @@ const fn hook(program: &'static str, label: &'static str) -> Hook {
 /// Every plan; those of one subject from the best to the last.
 pub(super) const PLANS: &[Plan] = &[
     Plan {
-        subject: Subject::OomExit,
+        subject: Subject::Lifetime,
         tier: Tier::Tracepoint,
-        hooks: &[hook("sched_process_exit", "raw_tp:sched_process_exit")],
+        hooks: &[
+            hook("cgroup_mkdir", "raw_tp:cgroup_mkdir"),
+            hook("cgroup_rmdir", "raw_tp:cgroup_rmdir"),
+            hook("sched_process_exit", "raw_tp:sched_process_exit"),
+        ],
         enough: Enough::All,
     },
     Plan {

@@ -15,6 +15,10 @@ pub enum Record {
     Rename(Box<Rename>),
     /// An OOM victim is gone.
     Exit(Exit),
+    /// A cgroup of the kubelet's was made.
+    CgroupMade(CgroupChange),
+    /// A cgroup of the kubelet's is gone.
+    CgroupGone(CgroupChange),
 }
 
 /// One task.
@@ -188,4 +192,34 @@ pub struct Exit {
     pub signal: Option<u32>,
     /// The code it exited with by itself; nothing if a signal ended it, or the kernel did not tell.
     pub code: Option<u32>,
+}
+
+/// A cgroup of the kubelet's tree, in the hierarchy that has the memory controller, was made or removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupChange {
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`: before others can see the directory, or after they cannot.
+    pub boot_ns: u64,
+    /// The directory's kernfs id; never that of another one in this boot.
+    pub kernfs_id: u64,
+    /// The kernfs id of the directory above it.
+    pub parent_id: u64,
+    /// What it is.
+    pub level: PodLevel,
+    /// The directory's name, at most 127 bytes; absent for one that is gone.
+    pub name: Option<String>,
+    /// True if the name may have been longer than what is kept.
+    pub name_truncated: bool,
+}
+
+/// What a cgroup is in the kubelet's tree; a deeper one is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PodLevel {
+    /// `kubepods`, the parent of all pods.
+    Kubepods,
+    /// The class of burstable or of best-effort pods.
+    Class,
+    /// A pod.
+    Pod,
+    /// A direct member of a pod: a container, its sandbox, or what a runtime puts beside them.
+    Member,
 }

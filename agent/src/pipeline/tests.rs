@@ -46,7 +46,7 @@ impl Bench {
             spool_progress: reader.progress(),
             spool,
             ledger,
-            kernel_losses: None,
+            kernel: None,
             subjects: status::no_kernel("test"),
             trouble: Vec::new(),
             wanted,

@@ -34,7 +34,7 @@ impl Cgroupfs {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         match self {
             Self::V1(path) | Self::V2(path) => path,
         }

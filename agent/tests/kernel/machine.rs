@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use aftertrace_agent::kernel::{Attached, Kernel, KernelConfig, LoadError, Losses, Record, Subject};
+use aftertrace_agent::kernel::{
+    Attached, FoundCgroup, Kernel, KernelConfig, KubeletCgroups, LoadError, Losses, PodCgroups, Record,
+    Subject,
+};
 use tokio::sync::mpsc;
 
 /// How long a record that must come may take on a busy machine. Only a failing test waits this long.
@@ -20,6 +23,9 @@ pub(crate) struct Observer {
     /// Only kept: the programs are detached with it.
     _attached: Attached,
     pub(crate) losses: Losses,
+    /// What there was of the kubelet's cgroups at the start.
+    pub(crate) found: Vec<FoundCgroup>,
+    pub(crate) pod_cgroups: PodCgroups,
     records: mpsc::Receiver<Record>,
 }
 
@@ -34,7 +40,7 @@ impl Observer {
             }
             Err(error) => panic!("{error}: {error:?}"),
         };
-        let Kernel { attached, drain, losses } = kernel;
+        let Kernel { attached, drain, losses, pod_cgroups, found_cgroups: found } = kernel;
         let status = attached
             .subjects()
             .iter()
@@ -52,7 +58,7 @@ impl Observer {
         }
         let (sender, records) = mpsc::channel(1024);
         tokio::spawn(async move { drain.run(sender).await.expect("the runtime has I/O enabled") });
-        Some(Self { _attached: attached, losses, records })
+        Some(Self { _attached: attached, losses, found, pod_cgroups, records })
     }
 
     /// The first record that `pick` takes; those before it that it does not take are other processes'.
@@ -91,6 +97,13 @@ impl Cgroup {
             return None;
         }
         Some(cgroup)
+    }
+
+    /// The kernel's side of an agent whose kubelet has this cgroup as its root.
+    pub(crate) fn kubelet(&self) -> KernelConfig {
+        let mount = self.path.parent().expect("a cgroup of the tests lies in a mount");
+        let kubelet_cgroups = Some(KubeletCgroups::new(mount, &self.name()));
+        KernelConfig { kubelet_cgroups, ..KernelConfig::default() }
     }
 
     /// Makes a cgroup inside this one.

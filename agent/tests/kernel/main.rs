@@ -6,5 +6,6 @@ mod machine;
 
 mod oom;
 mod refused;
+mod processes;
 mod rename;
 mod ring;

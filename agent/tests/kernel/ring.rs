@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 async fn every_record_is_either_read_or_counted_as_lost() {
     // One page: a few renames fill it.
     let config = KernelConfig { ring_bytes: NonZeroU32::new(4096).unwrap(), ..KernelConfig::default() };
-    let Kernel { attached, drain, mut losses } = match Kernel::load(&config) {
+    let Kernel { attached, drain, mut losses, .. } = match Kernel::load(&config) {
         Ok(kernel) => kernel,
         Err(error @ (LoadError::NotPermitted(_) | LoadError::NoBtf { .. })) => {
             return println!("SKIPPED: {error}");
