@@ -25,7 +25,7 @@ use crate::{
 /// `include/trace/events/cgroup.h`, since 4.13. The directory is made and not visible yet; its memory
 /// controller is there if its parent hands it down.
 ///
-/// Prototype: `void btf_trace_cgroup_mkdir(void *, struct cgroup *cgrp, const char *path)`
+/// Prototype: `cgroup_mkdir(struct cgroup *cgrp, const char *path)`
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
 fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     let cgroup = ctx.arg::<u64>(0);
@@ -37,7 +37,7 @@ fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
 
 /// `include/trace/events/cgroup.h`, since 4.13. The directory is gone, and so are its tasks.
 ///
-/// Prototype: `void btf_trace_cgroup_rmdir(void *, struct cgroup *cgrp, const char *path)`
+/// Prototype: `cgroup_rmdir(struct cgroup *cgrp, const char *path)`
 #[raw_tracepoint(tracepoint = "cgroup_rmdir")]
 fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
     let cgroup = ctx.arg::<u64>(0);

@@ -5,7 +5,7 @@
 mod machine;
 
 mod oom;
-mod refused;
 mod processes;
+mod refused;
 mod rename;
 mod ring;
