@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use aftertrace_model::{Edge, Event, EventId, Gap, Kind, ObjectVersion, Timestamp};
 use uuid::Uuid;
 
+use crate::query::FactQuery;
 use crate::writer::Committed;
 
 /// Most rows held: with rows of 1 KiB about 100 MiB. A guess; measured rows are smaller.
@@ -163,27 +164,29 @@ impl Hot {
         self.read().events.get(&id).map(|held| Arc::clone(&held.event))
     }
 
-    /// Events of a pod, or of a whole namespace, within the closed interval: the latest `limit`, oldest first.
+    /// The facts asked for: the latest `limit`, oldest first.
     #[must_use]
-    pub fn pod_events(
-        &self,
-        namespace: &str,
-        pod: Option<&str>,
-        since: Timestamp,
-        until: Timestamp,
-        limit: usize,
-    ) -> Vec<Arc<Event>> {
-        if since > until {
+    pub fn facts(&self, query: &FactQuery) -> Vec<Arc<Event>> {
+        if query.since > query.until {
             return Vec::new();
         }
         let graph = self.read();
-        let index = match pod {
-            Some(pod) => graph.by_pod.get(&(namespace.to_owned(), pod.to_owned())),
-            None => graph.by_namespace.get(namespace),
+        let mut events = match (&query.namespace, &query.pod) {
+            (Some(namespace), Some(pod)) => {
+                graph.latest(graph.by_pod.get(&(namespace.clone(), pod.clone())), query)
+            }
+            (Some(namespace), None) => graph.latest(graph.by_namespace.get(namespace), query),
+            (None, _) => {
+                let of_kinds = graph
+                    .by_kind
+                    .iter()
+                    .filter(|(kind, _)| query.kinds.is_empty() || query.kinds.contains(kind));
+                of_kinds.flat_map(|(_, index)| graph.latest(Some(index), query)).collect()
+            }
         };
-        let mut events = graph.between(index, since, until, limit);
-        events.reverse();
-        events
+        events.sort_by_key(|e| (e.occurred.at, e.event_id));
+        let surplus = events.len().saturating_sub(query.limit);
+        events.split_off(surplus)
     }
 
     /// Live edges whose cause or effect is one of these, each once.
@@ -243,16 +246,12 @@ impl Hot {
 }
 
 impl Graph {
-    fn between(
-        &self,
-        index: Option<&BTreeSet<(Timestamp, EventId)>>,
-        since: Timestamp,
-        until: Timestamp,
-        limit: usize,
-    ) -> Vec<Arc<Event>> {
-        let range = (since, EventId(Uuid::nil()))..=(until, EventId(Uuid::max()));
+    /// What an index has of the facts asked for, newest first.
+    fn latest(&self, index: Option<&BTreeSet<(Timestamp, EventId)>>, query: &FactQuery) -> Vec<Arc<Event>> {
+        let range = (query.since, EventId(Uuid::nil()))..=(query.until, EventId(Uuid::max()));
         let ids = index.into_iter().flat_map(|index| index.range(range.clone()).rev());
-        ids.take(limit).filter_map(|(_, id)| self.events.get(id)).map(|h| Arc::clone(&h.event)).collect()
+        let events = ids.filter_map(|(_, id)| self.events.get(id)).map(|held| &held.event);
+        events.filter(|event| query.matches(event)).take(query.limit).cloned().collect()
     }
 
     fn add_event(&mut self, event: &Arc<Event>, position: u64) {

@@ -15,6 +15,7 @@ pub mod hot;
 pub mod ingest;
 pub mod memory;
 pub mod private_file;
+pub mod query;
 pub mod secret;
 pub mod service;
 pub mod sign_of_life;

@@ -8,6 +8,7 @@ mod error;
 mod history;
 mod no_cause;
 pub mod recall;
+mod standing;
 mod state_at;
 mod status;
 mod timeline;

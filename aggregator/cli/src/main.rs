@@ -10,6 +10,7 @@ mod args;
 mod client;
 mod clock;
 mod commands;
+mod detail;
 mod dot;
 mod error;
 #[cfg(test)]

@@ -32,6 +32,9 @@ pub const OOM_RSS_FILE_BYTES: &str = "aftertrace.oom.rss_file_bytes";
 /// Resident shared memory of the victim.
 pub const OOM_RSS_SHMEM_BYTES: &str = "aftertrace.oom.rss_shmem_bytes";
 
+/// Why pressure is told: `run_up` of a kill, `near_limit` or `limit_hit`.
+pub const PRESSURE_REASON: &str = "aftertrace.pressure.reason";
+
 /// Number of the signal that was sent.
 pub const SIGNAL_NUMBER: &str = "aftertrace.signal.number";
 /// What the kernel did with it; a fact without it was `delivered`.

@@ -1,6 +1,7 @@
 //! What is found, what retractions do, and what the bound costs.
 
 use super::*;
+use crate::query::FactQuery;
 use crate::testing::{at, committed, edge, event};
 use aftertrace_model::Retraction;
 
@@ -14,14 +15,18 @@ fn the_latest_of_a_pod_come_oldest_first() {
     let [a, b, c] =
         [3, 1, 2].map(|second| event(second, Kind::OomKill, i64::try_from(second).expect("small")));
     hot.commit(&committed(1, &[a.clone(), b.clone(), c.clone()], &[]));
-    let all = hot.pod_events("shop", Some("checkout"), at(0), at(9), 9);
+    let all = hot.facts(&FactQuery::of_pod("shop", Some("checkout"), at(0), at(9), 9));
     assert_eq!(ids(&all), [b.event_id, c.event_id, a.event_id]);
-    let latest = hot.pod_events("shop", None, at(0), at(9), 2);
+    let latest = hot.facts(&FactQuery::of_pod("shop", None, at(0), at(9), 2));
     assert_eq!(ids(&latest), [c.event_id, a.event_id]);
-    assert_eq!(ids(&hot.pod_events("shop", None, at(1), at(1), 9)), [b.event_id], "bounds are inclusive");
-    assert!(hot.pod_events("shop", Some("other"), at(0), at(9), 9).is_empty());
+    assert_eq!(
+        ids(&hot.facts(&FactQuery::of_pod("shop", None, at(1), at(1), 9))),
+        [b.event_id],
+        "bounds are inclusive"
+    );
+    assert!(hot.facts(&FactQuery::of_pod("shop", Some("other"), at(0), at(9), 9)).is_empty());
     assert!(
-        hot.pod_events("shop", None, at(9), at(0), 9).is_empty(),
+        hot.facts(&FactQuery::of_pod("shop", None, at(9), at(0), 9)).is_empty(),
         "an interval that ends before it begins"
     );
 }
@@ -57,7 +62,7 @@ fn rows_committed_first_leave_first_with_all_their_places() {
         hot.commit(&committed(n, std::slice::from_ref(e), &[]));
     }
     assert!(hot.event(events[1].event_id).is_none() && hot.event(events[2].event_id).is_some());
-    assert_eq!(hot.pod_events("shop", None, at(0), at(9), 9).len(), 3);
+    assert_eq!(hot.facts(&FactQuery::of_pod("shop", None, at(0), at(9), 9)).len(), 3);
     assert_eq!(hot.of_kind_after(Kind::OomKill, at(0), 0).len(), 3);
     assert_eq!(hot.as_of().wal_position, 5);
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use aftertrace_model::{Edge, Event, EventId, Gap, ObjectVersion, Timestamp};
 
 use crate::hot::{AsOf, Hot};
+use crate::query::FactQuery;
 use crate::store::{AnchorGroup, AnchorQuery, Anchors, ObjectAt, Reader, StoreError};
 use crate::watch::WatchHealth;
 
@@ -74,27 +75,20 @@ impl Recall {
         Ok(edges)
     }
 
-    /// Events of a pod, or of a whole namespace, within the closed interval: the latest `limit`, oldest first.
+    /// The facts asked for: the latest `limit`, oldest first.
     ///
     /// # Errors
     /// As [`Recall::events`].
-    pub fn pod_events(
-        &self,
-        namespace: &str,
-        pod: Option<&str>,
-        since: Timestamp,
-        until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Arc<Event>>, StoreError> {
-        let older = match self.hot.covers(since) {
+    pub fn facts(&self, query: &FactQuery) -> Result<Vec<Arc<Event>>, StoreError> {
+        let older = match self.hot.covers(query.since) {
             true => Vec::new(),
-            false => self.reader.pod_events(namespace, pod, since, until, limit)?,
+            false => self.reader.facts(query)?,
         };
-        let recent = self.hot.pod_events(namespace, pod, since, until, limit);
+        let recent = self.hot.facts(query);
         let mut by_time: BTreeMap<(Timestamp, EventId), Arc<Event>> =
             older.into_iter().map(|e| ((e.occurred.at, e.event_id), Arc::new(e))).collect();
         by_time.extend(recent.into_iter().map(|e| ((e.occurred.at, e.event_id), e)));
-        let surplus = by_time.len().saturating_sub(limit);
+        let surplus = by_time.len().saturating_sub(query.limit);
         Ok(by_time.into_values().skip(surplus).collect())
     }
 

@@ -1,14 +1,15 @@
 //! `Why`: the causal graph of a fact, the gaps in its window, and where there is no cause, exactly why not.
 //!
-//! For a pod the fact is its newest failure: an `oom_kill` or a `container_terminated` of severity error; the
-//! rest of the chain is found from either. Only a pod without any failure is asked about its newest
-//! `config_swapped`: who asks why about a pod that failed wants the failure, however often its volumes were
-//! swapped since. The SQL macro `why` chooses alike.
+//! For a pod the fact is its newest failure: an `oom_kill`, a `process_killed` by SIGKILL or a
+//! `container_terminated` of severity error; the rest of the chain is found from any of them. Only a pod without
+//! a failure is asked about its newest trouble (`config_stale`, a SIGTERM, a process that ended by a signal), and
+//! only one without either about its newest `config_swapped`: who asks why about a pod that failed wants the
+//! failure, however often its volumes were swapped since.
 
 use std::sync::Arc;
 
 use aftertrace_api::proto;
-use aftertrace_model::{Event, EventId, Gap, Kind, Severity, Timestamp, pattern};
+use aftertrace_model::{Event, EventId, Gap, Kind, Severity, Timestamp, attribute, pattern};
 use uuid::Uuid;
 
 use super::error::{AskError, name};
@@ -16,6 +17,7 @@ use super::recall::Recall;
 use super::{as_of, chain, no_cause};
 use crate::agents::Agents;
 use crate::clock::AHEAD_US_MAX;
+use crate::query::FactQuery;
 
 const DEPTH_DEFAULT: u32 = 8;
 const DEPTH_MAX: u32 = 64;
@@ -70,7 +72,10 @@ pub(super) fn answer(
         false => no_cause::because(&anchor, &gaps, agents, &recall.health.status()),
     };
     let patterns: std::collections::BTreeSet<_> = chain.edges.iter().map(|e| e.pattern.as_str()).collect();
-    let remediation = patterns.into_iter().filter_map(pattern::by_id).flat_map(|p| p.remediation);
+    // Rules of one pattern go on in chains of another: a restart after any end is joined by a rule of P001.
+    let is_there = |p: &&pattern::Pattern| events.iter().any(|e| e.kind == p.anchor);
+    let remediation =
+        patterns.into_iter().filter_map(pattern::by_id).filter(is_there).flat_map(|p| p.remediation);
     Ok(proto::WhyResponse {
         as_of: Some(current),
         anchor_id: anchor.event_id.0.as_bytes().to_vec(),
@@ -93,8 +98,8 @@ fn event_anchor(recall: &Recall, id: &[u8]) -> Result<Arc<Event>, AskError> {
     })
 }
 
-/// The newest failure of a pod of that name, or else its newest swap. What is all in memory is looked through
-/// first: a failure there is the newest without asking segments.
+/// The newest fact of the surest sort of a pod of that name. What is all in memory is looked through first: a
+/// failure there is the newest without asking segments.
 fn pod_anchor(
     recall: &Recall,
     namespace: &str,
@@ -102,37 +107,50 @@ fn pod_anchor(
     now: Timestamp,
 ) -> Result<Option<Arc<Event>>, AskError> {
     let recent = newest(recall, namespace, pod, recall.hot.covered_from(), now)?;
-    if recent.failure.is_some() {
-        return Ok(recent.failure);
+    if let Some((Sort::Failure, anchor)) = recent {
+        return Ok(Some(anchor));
     }
     let all = newest(recall, namespace, pod, Timestamp::default(), now)?;
-    Ok(all.failure.or(all.swap))
+    Ok(all.map(|(_, anchor)| anchor))
 }
 
-/// The newest facts of a pod that may be asked about.
-#[derive(Default)]
-struct Newest {
-    failure: Option<Arc<Event>>,
-    swap: Option<Arc<Event>>,
+/// What a fact is to whoever asks about its pod, the one to start from last. The SQL macro `why` sorts alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sort {
+    /// A volume shows something new.
+    Swap,
+    /// Something is not as it should be, or a process ended by a signal; no container's end says more.
+    Trouble,
+    /// Something was killed or ended badly.
+    Failure,
 }
 
+/// The newest of a pod's facts of the highest sort.
 fn newest(
     recall: &Recall,
     namespace: &str,
     pod: &str,
     since: Timestamp,
     now: Timestamp,
-) -> Result<Newest, AskError> {
-    let mut found = Newest::default();
+) -> Result<Option<(Sort, Arc<Event>)>, AskError> {
+    let mut found: Option<(Sort, Arc<Event>)> = None;
     // Facts may be up to an hour ahead of our clock.
     let mut until = now.plus_micros(AHEAD_US_MAX);
     for _ in 0..PAGES_MAX {
-        let page = recall.pod_events(namespace, Some(pod), since, until, PAGE_EVENTS)?;
-        found.failure = page.iter().rev().find(|e| is_failure(e)).cloned();
-        found.swap =
-            found.swap.or_else(|| page.iter().rev().find(|e| e.kind == Kind::ConfigSwapped).cloned());
+        let query = FactQuery {
+            kinds: ANCHOR_KINDS.to_vec(),
+            ..FactQuery::of_pod(namespace, Some(pod), since, until, PAGE_EVENTS)
+        };
+        let page = recall.facts(&query)?;
+        for event in page.iter().rev() {
+            let Some(sort) = sort(event) else { continue };
+            if found.as_ref().is_none_or(|(best, _)| *best < sort) {
+                found = Some((sort, Arc::clone(event)));
+            }
+        }
+        let is_failure = matches!(found, Some((Sort::Failure, _)));
         match page.first() {
-            Some(first) if found.failure.is_none() && page.len() == PAGE_EVENTS => {
+            Some(first) if !is_failure && page.len() == PAGE_EVENTS => {
                 until = first.occurred.at.plus_micros(-1);
             }
             _ => break,
@@ -141,12 +159,29 @@ fn newest(
     Ok(found)
 }
 
-/// Whether a fact is a failure.
-fn is_failure(event: &Event) -> bool {
+/// The kinds that [`sort`] knows.
+const ANCHOR_KINDS: &[Kind] = &[
+    Kind::OomKill,
+    Kind::ContainerTerminated,
+    Kind::ProcessKilled,
+    Kind::ProcessExited,
+    Kind::ConfigStale,
+    Kind::ConfigSwapped,
+];
+
+/// SIGTERM asks; what it is answered with is told by the end of the container. SIGKILL is an end.
+fn sort(event: &Event) -> Option<Sort> {
     match event.kind {
-        Kind::OomKill => true,
-        Kind::ContainerTerminated => event.severity == Severity::Error,
-        _ => false,
+        Kind::OomKill => Some(Sort::Failure),
+        Kind::ContainerTerminated => (event.severity == Severity::Error).then_some(Sort::Failure),
+        Kind::ProcessKilled if event.reason.as_deref() == Some("SIGKILL") => Some(Sort::Failure),
+        Kind::ProcessKilled | Kind::ConfigStale => Some(Sort::Trouble),
+        Kind::ProcessExited => {
+            let by_signal = attribute::number(event, attribute::EXIT_SIGNAL).is_some();
+            (by_signal && event.episode_id.is_none()).then_some(Sort::Trouble)
+        }
+        Kind::ConfigSwapped => Some(Sort::Swap),
+        _ => None,
     }
 }
 
@@ -160,7 +195,7 @@ fn nothing_failed(
     let (namespace, pod) = (request.namespace.as_str(), request.pod.as_str());
     let far = now.plus_micros(AHEAD_US_MAX);
     let object = recall.object_at("Pod", namespace, pod, far)?;
-    let events = recall.pod_events(namespace, Some(pod), Timestamp::default(), far, 1)?;
+    let events = recall.facts(&FactQuery::of_pod(namespace, Some(pod), Timestamp::default(), far, 1))?;
     let since = match (&object, events.first()) {
         (None, None) => {
             let watch = match recall.health.status().get("pods").map(String::as_str) {

@@ -18,7 +18,8 @@ use super::catalog::views;
 use super::manifest::{Manifest, Manifests, Segment};
 use super::rows::day_of_id;
 use super::segments::Segments;
-use super::{StoreError, Table};
+use super::{StoreError, Table, duck};
+use crate::query::FactQuery;
 
 /// Answers typed questions from segments. Cheap to clone; clones share one DuckDB instance.
 #[derive(Clone)]
@@ -131,24 +132,16 @@ impl Reader {
         self.last_events(|s| days.contains(&s.day), &tail, [], ids.len())
     }
 
-    /// Events of a pod, or of a whole namespace, with `since <= occurred_at <= until`: the latest `limit`,
-    /// oldest first.
+    /// The facts asked for: the latest `limit`, oldest first.
     ///
     /// # Errors
     /// As [`Reader::event`].
-    pub fn pod_events(
-        &self,
-        namespace: &str,
-        pod: Option<&str>,
-        since: Timestamp,
-        until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Event>, StoreError> {
-        let pass = |s: &Segment| s.min <= until && s.max >= since;
-        let tail = "WHERE e.namespace = ? AND (? IS NULL OR e.pod = ?) \
-                    AND e.occurred_at BETWEEN make_timestamp(?) AND make_timestamp(?)";
-        let values = params![namespace, pod, pod, since.as_micros(), until.as_micros()];
-        self.last_events(pass, tail, values, limit)
+    pub fn facts(&self, query: &FactQuery) -> Result<Vec<Event>, StoreError> {
+        if query.since > query.until {
+            return Ok(Vec::new());
+        }
+        let pass = |s: &Segment| s.min <= query.until && s.max >= query.since;
+        self.last_events(pass, &condition(query), [], query.limit)
     }
 
     /// Live edges whose cause or effect is one of these, each once, by effect.
@@ -328,4 +321,48 @@ impl Reader {
         }
         Ok(found)
     }
+}
+
+/// [`FactQuery::matches`] as a condition on `e`. Every value is a literal: what is asked for varies too much for
+/// parameters.
+fn condition(query: &FactQuery) -> String {
+    let (since, until) = (query.since.as_micros(), query.until.as_micros());
+    let mut sql = format!("WHERE e.occurred_at BETWEEN make_timestamp({since}) AND make_timestamp({until})");
+    if let Some(namespace) = query.namespace.as_deref().map(duck::quote) {
+        sql.push_str(&match query.pod {
+            Some(_) => format!(" AND e.namespace = {namespace}"),
+            // A fact without a pod belongs to its object's namespace.
+            None => format!(
+                " AND (e.namespace = {namespace} OR (e.pod IS NULL AND e.object_namespace = {namespace}))"
+            ),
+        });
+    }
+    for (column, value) in [("pod", &query.pod), ("workload", &query.workload)] {
+        if let Some(value) = value {
+            sql.push_str(&format!(" AND e.{column} = {}", duck::quote(value)));
+        }
+    }
+    let list = |values: Vec<String>| match values.is_empty() {
+        true => "(NULL)".to_owned(),
+        false => format!("({})", values.join(", ")),
+    };
+    if let Some(uids) = &query.pod_uids {
+        let uids = uids.iter().map(|uid| duck::quote(uid)).collect();
+        sql.push_str(&format!(" AND e.pod_uid IN {}", list(uids)));
+    }
+    if !query.kinds.is_empty() {
+        let kinds = query.kinds.iter().map(|kind| duck::quote(kind.as_str())).collect();
+        sql.push_str(&format!(" AND e.kind IN {}", list(kinds)));
+    }
+    for (name, value) in &query.attributes {
+        let path = json_path(name);
+        let (path, value) = (duck::quote(&path), duck::quote(value));
+        sql.push_str(&format!(" AND (e.attributes->>{path}) = {value}"));
+    }
+    sql
+}
+
+/// A member of an object, whatever characters its name has.
+fn json_path(name: &str) -> String {
+    format!("$.\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\""))
 }

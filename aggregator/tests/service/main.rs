@@ -6,4 +6,5 @@ mod harness;
 mod ingest;
 mod process;
 mod questions;
+mod views;
 mod watching;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aftertrace_api::proto;
 use aftertrace_api::proto::item::Item;
-use aftertrace_model::{Event, Gap, GapReason, Kind};
+use aftertrace_model::{Event, EventId, Gap, GapReason, Kind, Severity, attribute};
 use tonic::Code;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
@@ -95,6 +95,68 @@ async fn sql_gives_the_same_chain() {
     let status = setup.memory().await.status(proto::StatusRequest {}).await.expect("answers").into_inner();
     setup.stop().await;
     assert_eq!(edges_by_sql(&status.catalog, "checkout"), told);
+}
+
+/// The event of depth 0 that the SQL macro `why` shows.
+fn anchor_by_sql(catalog: &str, pod: &str) -> Option<String> {
+    let config = duckdb::Config::default().access_mode(duckdb::AccessMode::ReadOnly).expect("a setting");
+    let catalog = duckdb::Connection::open_with_flags(catalog, config).expect("the catalog was published");
+    let mut query = catalog
+        .prepare("SELECT event_id::VARCHAR FROM why('shop', ?) WHERE depth = 0")
+        .expect("the macro is there");
+    let mut rows = query.query([pod]).expect("it answers");
+    rows.next().expect("rows").map(|row| row.get(0).expect("an id"))
+}
+
+/// Each pod's anchor is the fact that its name says, over gRPC and in SQL.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_why_starts_from_is_the_newest_of_the_surest_sort() {
+    let mut setup = Setup::unwatched().await;
+    let t = now().plus_micros(-100_000_000);
+    let mut sequence = 0;
+    let mut fact = |pod: &str, kind, second: i64| {
+        sequence += 1;
+        event(sequence, kind, pod, t.plus_micros(second * 1_000_000))
+    };
+    let by_signal = |mut e: Event, episode: Option<EventId>| {
+        e.attributes.insert(attribute::EXIT_SIGNAL.to_owned(), 9.into());
+        e.episode_id = episode;
+        e
+    };
+    let signal = |mut e: Event, name: &str| {
+        e.reason = Some(name.to_owned());
+        e
+    };
+    let expected = [
+        ("sigkill", signal(fact("sigkill", Kind::ProcessKilled, 1), "SIGKILL")),
+        ("sigterm", signal(fact("sigterm", Kind::ProcessKilled, 1), "SIGTERM")),
+        ("stale", fact("stale", Kind::ConfigStale, 1)),
+        ("exited", by_signal(fact("exited", Kind::ProcessExited, 1), None)),
+        ("killed", fact("killed", Kind::OomKill, 1)),
+        ("swapped", fact("swapped", Kind::ConfigSwapped, 1)),
+    ];
+    let mut events: Vec<_> = expected.iter().map(|(_, e)| e.clone()).collect();
+    // Later, and less to whoever asks.
+    let episode = Some(EventId(Uuid::from_u128(5)));
+    events.extend([
+        fact("sigkill", Kind::ConfigStale, 2),
+        fact("stale", Kind::ConfigSwapped, 2),
+        by_signal(fact("killed", Kind::ProcessExited, 2), episode),
+        signal(fact("killed", Kind::ProcessKilled, 3), "SIGTERM"),
+        fact("swapped", Kind::ConfigRead, 2),
+        fact("swapped", Kind::ProcessExited, 3),
+        Event { severity: Severity::Info, ..fact("swapped", Kind::ContainerTerminated, 4) },
+    ]);
+    setup.agent("node1").await.deliver(1, items(&events, &[])).await;
+    for (pod, anchor) in &expected {
+        let answer = setup.memory().await.why(why(pod)).await.expect("known").into_inner();
+        assert_eq!(answer.anchor_id, anchor.event_id.0.as_bytes(), "{pod}");
+    }
+    let status = setup.memory().await.status(proto::StatusRequest {}).await.expect("answers").into_inner();
+    setup.stop().await;
+    for (pod, anchor) in &expected {
+        assert_eq!(anchor_by_sql(&status.catalog, pod), Some(anchor.event_id.to_string()), "{pod}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

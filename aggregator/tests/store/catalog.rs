@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aftertrace_aggregator::writer::Facts;
-use aftertrace_model::Kind;
+use aftertrace_model::{Event, Kind};
 
 use crate::facts::{ask, at, block_on, config, duckdb, edge, event, gap, oom, start, version};
 
@@ -74,12 +74,27 @@ fn macros_answer_through_the_cli() {
     let dir = tempfile::tempdir().expect("a folder");
     let (writer, _reader) = start(dir.path());
     let mut facts = oom("web", 0, at(0));
-    facts.events.push(config(Kind::ConfigChanged, "job", 50, at(100)));
-    facts.events.push(config(Kind::ConfigSwapped, "job", 51, at(140)));
+    facts.events.push(config(Kind::ConfigChanged, "mounter", 50, at(100)));
+    facts.events.push(config(Kind::ConfigSwapped, "mounter", 51, at(140)));
     facts.objects =
         vec![version("a", 9, at(0), false), version("a", 10, at(60), false), version("a", 10, at(90), true)];
     facts.gaps = vec![gap(1, at(0), at(9))];
     let kill = facts.events[2].event_id;
+    // One volume was not opened again; the other was, later.
+    for (n, pod) in [(60, "stuck"), (70, "job")] {
+        let of_volume = |kind, n, second| {
+            let mut fact = config(kind, pod, n, at(second));
+            fact.attributes.insert("k8s.volume.name".to_owned(), "flags".into());
+            Event { reason: Some("not_reopened".to_owned()), ..fact }
+        };
+        let (swap, stale) =
+            (of_volume(Kind::ConfigSwapped, n, 140), of_volume(Kind::ConfigStale, n + 1, 170));
+        facts.edges.push(edge(&swap, &stale));
+        facts.events.extend([swap, stale]);
+        if pod == "job" {
+            facts.events.push(of_volume(Kind::ConfigRead, n + 2, 180));
+        }
+    }
     block_on(async {
         writer.submit(facts).await.expect("accepted");
         writer.shutdown().await.expect("flushed");
@@ -98,13 +113,17 @@ fn macros_answer_through_the_cli() {
          1,container_waiting,1000000\n",
     );
     check(
-        "SELECT depth, kind, grade FROM why('shop', 'job')",
+        "SELECT depth, kind, grade FROM why('shop', 'mounter')",
         "-1,config_changed,inferred\n0,config_swapped,\n",
     );
     check("SELECT count(*) FROM why('shop', 'nobody')", "0\n");
     check("SELECT pod, workload FROM history('p001')", "web,checkout\n");
-    check("SELECT kind FROM timeline('shop', 'job')", "config_changed\nconfig_swapped\n");
-    check("SELECT pod, container_init FROM oom_kills()", "web,true\n");
+    check("SELECT kind FROM timeline('shop', 'mounter')", "config_changed\nconfig_swapped\n");
+    check("SELECT pod, container_init, role, rss_bytes FROM oom_kills()", "web,true,,0\n");
+    check(
+        "SELECT pod, reason, volume, swapped_at FROM stale_configs()",
+        "stuck,not_reopened,flags,2026-11-20 10:54:22\n",
+    );
     check(&format!("SELECT count(*) FROM oom_kills(since := '{}')", "2026-11-21"), "0\n");
     check(
         "SELECT state FROM state_at('configmap', 'shop', 'a', '2026-11-20 10:52:30')",

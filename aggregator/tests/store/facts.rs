@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use aftertrace_aggregator::query::FactQuery;
 use aftertrace_aggregator::store::{Reader, Store, StoreConfig};
 use aftertrace_aggregator::writer::{Committed, Facts, Writer, WriterHandle};
 use aftertrace_model::{
@@ -191,7 +192,8 @@ pub(crate) fn ask(duckdb: &Path, dir: &Path, sql: &str) -> Result<String, String
 /// Every row of a namespace's events, its edges and the gaps, without `recorded_at`, in a fixed order.
 pub(crate) fn everything(reader: &Reader) -> (Vec<Event>, Vec<Edge>, Vec<Gap>, Vec<ObjectVersion>) {
     let (from, to) = (Timestamp::from_micros(0), at(1_000_000_000));
-    let mut events = reader.pod_events("shop", None, from, to, 1_000_000).expect("events are read");
+    let mut events =
+        reader.facts(&FactQuery::of_pod("shop", None, from, to, 1_000_000)).expect("events are read");
     let ids: Vec<EventId> = events.iter().map(|e| e.event_id).collect();
     let mut edges = BTreeMap::new();
     for chunk in ids.chunks(500) {

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use aftertrace_aggregator::query::FactQuery;
 use aftertrace_aggregator::store::{AnchorQuery, Store, StoreConfig, StoreError};
 use aftertrace_aggregator::writer::{Facts, Origin};
 use aftertrace_model::{GapReason, Kind};
@@ -51,7 +52,7 @@ fn rows_come_back_as_they_were() {
     assert_eq!(reader.gaps_between(at(6), at(7), None).expect("read"), []);
     assert_eq!(reader.gaps_between(at(5), at(7), Some("node-b")).expect("read"), []);
     assert_eq!(reader.gaps_between(at(5), at(7), Some("node-a")).expect("read").len(), 1);
-    let latest = reader.pod_events("shop", Some("pod-0"), at(0), at(1), 2).expect("read");
+    let latest = reader.facts(&FactQuery::of_pod("shop", Some("pod-0"), at(0), at(1), 2)).expect("read");
     assert_eq!(latest.iter().map(|e| e.kind).collect::<Vec<_>>(), [Kind::OomKill, Kind::ContainerTerminated]);
 
     let query = AnchorQuery {

@@ -838,16 +838,16 @@ pub struct WhyResponse {
     #[prost(string, repeated, tag = "7")]
     pub remediation: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-/// Asks for facts in order of time.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// Asks for facts in order of time. What is given must hold; what is empty does not matter.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TimelineRequest {
-    /// Namespace; required.
+    /// Namespace; empty means every namespace, and then `kinds` is required.
     #[prost(string, tag = "1")]
     pub namespace: ::prost::alloc::string::String,
-    /// Pod; empty means the whole namespace.
+    /// Pod; needs a namespace.
     #[prost(string, tag = "2")]
     pub pod: ::prost::alloc::string::String,
-    /// From, microseconds since the Unix epoch; absent means 24 h before `until`.
+    /// From, microseconds since the Unix epoch; absent means 24 h before `until`, or everything if `standing`.
     #[prost(int64, optional, tag = "3")]
     pub since_us: ::core::option::Option<i64>,
     /// To, microseconds since the Unix epoch; absent means now, and what clocks ahead of the aggregator's told.
@@ -856,6 +856,26 @@ pub struct TimelineRequest {
     /// Most events, the latest win; 0 means 200, the maximum is 10,000.
     #[prost(uint32, tag = "5")]
     pub limit: u32,
+    /// Only these kinds.
+    #[prost(string, repeated, tag = "6")]
+    pub kinds: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only this workload, by name.
+    #[prost(string, tag = "7")]
+    pub workload: ::prost::alloc::string::String,
+    /// Only facts with these attributes, such as aftertrace.oom.level = pod; numbers as their digits.
+    #[prost(btree_map = "string, string", tag = "8")]
+    pub attributes: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Only facts that nothing has ended yet: for config_stale and config_watched a later read of the volume, a
+    /// restart of the container, the deletion of the pod, or a later fact of the same sort. `kinds` may name
+    /// these two only; empty means both.
+    #[prost(bool, tag = "9")]
+    pub standing: bool,
+    /// Whether to give the edges that lead to or from these facts too.
+    #[prost(bool, tag = "10")]
+    pub with_edges: bool,
 }
 /// Facts in order of time.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -872,6 +892,9 @@ pub struct TimelineResponse {
     /// Whether there were more than the limit.
     #[prost(bool, tag = "4")]
     pub truncated: bool,
+    /// Live edges whose cause or effect is one of the events, if they were asked for.
+    #[prost(message, repeated, tag = "5")]
+    pub edges: ::prost::alloc::vec::Vec<Edge>,
 }
 /// Asks for occurrences of a pattern.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1147,7 +1170,7 @@ pub mod memory_client {
             req.extensions_mut().insert(GrpcMethod::new("aftertrace.v1.Memory", "Why"));
             self.inner.unary(req, path, codec).await
         }
-        /// What happened to this pod, or in this namespace, in order?
+        /// What happened to this pod, in this namespace, or of these kinds anywhere, in order?
         pub async fn timeline(
             &mut self,
             request: impl tonic::IntoRequest<super::TimelineRequest>,
@@ -1264,7 +1287,7 @@ pub mod memory_server {
             &self,
             request: tonic::Request<super::WhyRequest>,
         ) -> std::result::Result<tonic::Response<super::WhyResponse>, tonic::Status>;
-        /// What happened to this pod, or in this namespace, in order?
+        /// What happened to this pod, in this namespace, or of these kinds anywhere, in order?
         async fn timeline(
             &self,
             request: tonic::Request<super::TimelineRequest>,

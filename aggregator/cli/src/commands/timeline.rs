@@ -8,7 +8,7 @@ use crate::clock::Style;
 use crate::error::{Error, Outcome};
 use crate::table::table;
 use crate::term::{DIM, YELLOW};
-use crate::{json, listing};
+use crate::{detail, json, listing};
 
 /// What the command was given.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub(crate) async fn run(context: &Context, question: Question) -> Result<Outcome
         since_us: context.micros(question.since.as_deref())?,
         until_us: context.micros(question.until.as_deref())?,
         limit: question.limit.unwrap_or(0),
+        ..TimelineRequest::default()
     };
     let about = match request.pod.as_str() {
         "" => format!("namespace {}", request.namespace),
@@ -85,7 +86,7 @@ pub(crate) fn events(events: &[Event], context: &Context) -> String {
             e.kind.clone(),
             subject,
             e.container.clone().unwrap_or_default(),
-            e.summary.clone(),
+            detail::before_summary(e),
         ];
         if context.is_wide() {
             row.extend([e.node.clone().unwrap_or_default(), json::id(&e.event_id)]);

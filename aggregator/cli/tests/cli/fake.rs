@@ -139,7 +139,13 @@ impl Memory for Service {
             _ => fixture::oom_facts().iter().chain(&fixture::swap_facts()).map(Into::into).collect(),
         };
         let truncated = request.limit == 1;
-        Ok(Response::new(proto::TimelineResponse { as_of: as_of(), events, gaps: Vec::new(), truncated }))
+        Ok(Response::new(proto::TimelineResponse {
+            as_of: as_of(),
+            events,
+            gaps: Vec::new(),
+            truncated,
+            edges: Vec::new(),
+        }))
     }
 
     async fn history(

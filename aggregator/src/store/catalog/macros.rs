@@ -12,10 +12,66 @@ use crate::store::duck;
 /// otherwise. The longest pattern has six steps.
 const DEPTH_MAX: u32 = 8;
 
-/// The event of a pod that `why` starts from: its latest failure, or else its latest swap, as `Memory.Why`.
-const ANCHOR: &str = "SELECT a.event_id AS id FROM events a WHERE a.namespace = ns AND a.pod = pod_name \
-     AND (a.kind IN ('oom_kill', 'config_swapped') OR (a.kind = 'container_terminated' AND a.severity = 'error')) \
-     ORDER BY a.kind = 'config_swapped', a.occurred_at DESC, a.event_id DESC LIMIT 1";
+/// The event of a pod that `why` starts from, as `Memory.Why`: its latest failure, or else its latest trouble,
+/// or else its latest swap.
+const ANCHOR: &str = "SELECT b.id FROM (SELECT a.event_id AS id, a.occurred_at AS t, CASE \
+     WHEN a.kind = 'oom_kill' OR (a.kind = 'container_terminated' AND a.severity = 'error') \
+       OR (a.kind = 'process_killed' AND a.reason = 'SIGKILL') THEN 2 \
+     WHEN a.kind IN ('process_killed', 'config_stale') OR (a.kind = 'process_exited' AND a.episode_id IS NULL \
+       AND (a.attributes->>'process.exit.signal') IS NOT NULL) THEN 1 \
+     WHEN a.kind = 'config_swapped' THEN 0 END AS sort \
+     FROM events a WHERE a.namespace = ns AND a.pod = pod_name AND a.kind IN ('oom_kill', 'process_killed', \
+     'process_exited', 'container_terminated', 'config_stale', 'config_swapped')) b \
+     WHERE b.sort IS NOT NULL ORDER BY b.sort DESC, b.t DESC, b.id DESC LIMIT 1";
+
+/// The OOM kills since a time. What the victim held is what the kernel adds up itself.
+const OOM_KILLS: &str = "SELECT v.occurred_at, v.namespace, v.pod, v.container, \
+     v.attributes->>'aftertrace.oom.role' AS role, v.attributes->>'aftertrace.oom.level' AS level, \
+     v.attributes->>'process.command' AS command, v.pid, v.container_init, \
+     coalesce((v.attributes->>'aftertrace.oom.rss_anon_bytes')::UBIGINT, 0) \
+       + coalesce((v.attributes->>'aftertrace.oom.rss_file_bytes')::UBIGINT, 0) \
+       + coalesce((v.attributes->>'aftertrace.oom.rss_shmem_bytes')::UBIGINT, 0) AS rss_bytes, \
+     v.attributes->>'aftertrace.oom.allocator.command' AS allocator, \
+     (v.attributes->>'aftertrace.oom.allocator.pid')::UINTEGER AS allocator_pid, \
+     v.workload_kind, v.workload, v.node, v.cgroup_id, v.summary, v.episode_id, v.event_id FROM events v \
+     WHERE v.kind = 'oom_kill' AND v.occurred_at >= since::TIMESTAMP ORDER BY v.occurred_at, v.event_id";
+
+/// Stale configuration that nothing has ended, as `Memory.Timeline` with `standing`.
+const STALE_CONFIGS: &str = "WITH facts AS (SELECT e.*, e.attributes->>'k8s.volume.name' AS volume \
+       FROM events e WHERE e.kind IN ('config_stale', 'config_watched', 'config_read', 'process_started', \
+       'container_started', 'container_terminated', 'object_deleted')), \
+     swaps AS (SELECT w.effect_id, min(w.cause_occurred_at) AS swapped_at, list(w.cause_id ORDER BY w.cause_id) AS swap_ids \
+       FROM edges w WHERE w.cause_kind = 'config_swapped' GROUP BY w.effect_id) \
+     SELECT s.occurred_at, s.kind, s.reason, s.namespace, s.pod, s.container, s.object_kind, s.object_name, \
+       s.volume, s.attributes->>'aftertrace.volume.generation' AS generation, \
+       s.attributes->>'aftertrace.volume.held_generation' AS held_generation, s.pid, \
+       s.attributes->>'process.command' AS command, p.swapped_at, \
+       (s.attributes->>'aftertrace.stale.after_s')::DOUBLE AS after_s, s.workload_kind, s.workload, s.node, \
+       s.summary, p.swap_ids, s.event_id \
+     FROM facts s LEFT JOIN swaps p ON p.effect_id = s.event_id \
+     WHERE s.kind IN ('config_stale', 'config_watched') AND NOT EXISTS (SELECT 1 FROM facts n \
+       WHERE n.pod_uid = s.pod_uid AND CASE n.kind \
+       WHEN 'object_deleted' THEN true \
+       WHEN 'container_terminated' THEN n.container_id = s.container_id \
+       WHEN 'config_read' THEN s.reason IS DISTINCT FROM 'sub_path' \
+         AND n.volume IS NOT DISTINCT FROM s.volume AND n.container IS NOT DISTINCT FROM s.container \
+         AND (n.object_name IS NULL OR s.object_name IS NULL OR (n.object_kind = s.object_kind \
+           AND n.object_namespace = s.object_namespace AND n.object_name = s.object_name)) \
+         AND (n.occurred_at, n.event_id) > (s.occurred_at, s.event_id) \
+       WHEN s.kind THEN n.volume IS NOT DISTINCT FROM s.volume AND n.container IS NOT DISTINCT FROM s.container \
+         AND n.object_kind IS NOT DISTINCT FROM s.object_kind \
+         AND n.object_namespace IS NOT DISTINCT FROM s.object_namespace \
+         AND n.object_name IS NOT DISTINCT FROM s.object_name AND n.pid IS NOT DISTINCT FROM s.pid \
+         AND (n.kind = 'config_stale' OR n.reason IS NOT DISTINCT FROM s.reason) \
+         AND (n.occurred_at, n.event_id) > (s.occurred_at, s.event_id) \
+       WHEN 'container_started' THEN n.container IS NOT DISTINCT FROM s.container \
+         AND n.container_id <> s.container_id AND coalesce(n.restart_count > s.restart_count, \
+           (n.occurred_at, n.event_id) > (s.occurred_at, s.event_id)) \
+       WHEN 'process_started' THEN n.container IS NOT DISTINCT FROM s.container \
+         AND n.container_id <> s.container_id AND coalesce(n.restart_count > s.restart_count, \
+           (n.occurred_at, n.event_id) > (s.occurred_at, s.event_id)) \
+       ELSE false END) \
+     ORDER BY s.occurred_at, s.event_id";
 
 struct Macro {
     name: &'static str,
@@ -48,8 +104,8 @@ fn macros() -> Vec<Macro> {
         Macro {
             name: "why",
             parameters: "ns, pod_name",
-            meaning: "The causal graph around the latest failure of a pod, or its latest swap if it never failed; columns as \
-                      causal_chain",
+            meaning: "The causal graph around the latest failure of a pod, or its latest trouble or swap if it \
+                      never failed; columns as causal_chain",
             body: chain(ANCHOR),
         },
         Macro {
@@ -82,12 +138,18 @@ fn macros() -> Vec<Macro> {
         Macro {
             name: "oom_kills",
             parameters: "since := TIMESTAMP '1970-01-01'",
-            meaning: "Processes killed by the kernel's OOM killer since a time, in order",
-            body: "SELECT v.occurred_at, v.namespace, v.pod, v.container, v.workload_kind, v.workload, v.node, \
-                   v.pid, v.container_init, v.cgroup_id, v.summary, v.event_id FROM events v \
-                   WHERE v.kind = 'oom_kill' AND v.occurred_at >= since::TIMESTAMP \
-                   ORDER BY v.occurred_at, v.event_id"
-                .to_owned(),
+            meaning: "Processes killed by the kernel's OOM killer since a time, in order: role in the decision \
+                      (chosen, group, shared_mm), level whose limit fired, memory held, and who allocated; kills of \
+                      one decision share episode_id",
+            body: OOM_KILLS.to_owned(),
+        },
+        Macro {
+            name: "stale_configs",
+            parameters: "",
+            meaning: "Stale configuration that still stands: volumes that a container did not open again after a \
+                      swap, and processes that will miss the next one; ended by a later read, a restart or the \
+                      pod's deletion",
+            body: STALE_CONFIGS.to_owned(),
         },
     ]
 }
