@@ -77,9 +77,10 @@ impl FactQuery {
             && is(&self.pod, event.pod.as_ref().map(|p| p.name.as_str()))
             && is(&self.workload, event.workload.as_ref().map(|w| w.name.as_str()))
             && self.pod_uids.as_ref().is_none_or(|uids| event.pod_uid().is_some_and(|uid| uids.contains(uid)))
-            && self.attributes.iter().all(|(name, wanted)| {
-                event.attributes.get(name).and_then(text).as_deref() == Some(wanted)
-            })
+            && self
+                .attributes
+                .iter()
+                .all(|(name, wanted)| event.attributes.get(name).and_then(text).as_deref() == Some(wanted))
     }
 }
 

@@ -73,6 +73,63 @@ pub(crate) enum Format {
     Dot,
 }
 
+/// The level whose limit fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    /// The container's own limit
+    Container,
+    /// The pod's, which counts all its containers and the sandbox
+    Pod,
+    /// That of all pods of a quality-of-service class
+    Qos,
+    /// That of all pods of the node
+    Kubepods,
+    /// The node's memory
+    Node,
+    /// A cgroup outside the kubelet's scheme, or of a container's own making
+    Cgroup,
+    /// It could not be told which
+    Unknown,
+}
+
+impl Level {
+    /// As facts have it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Pod => "pod",
+            Self::Qos => "qos",
+            Self::Kubepods => "kubepods",
+            Self::Node => "node",
+            Self::Cgroup => "cgroup",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What a victim was to the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Role {
+    /// The kernel chose it
+    Chosen,
+    /// It was in the chosen one's group (memory.oom.group)
+    Group,
+    /// It shared the chosen one's memory
+    SharedMm,
+}
+
+impl Role {
+    /// As facts have it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Chosen => "chosen",
+            Self::Group => "group",
+            Self::SharedMm => "shared_mm",
+        }
+    }
+}
+
 /// When to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
@@ -113,7 +170,7 @@ pub(crate) enum Command {
     },
     /// Show whether a pattern has happened before, and to whom
     History {
-        /// Such as P001 (OOM kill) or P003 (ConfigMap mount swap)
+        /// Such as P001 (OOM kill), P003 (ConfigMap mount swap) or P006 (killed by a signal)
         pattern: String,
         /// Only this workload
         #[arg(long, value_name = "[NAMESPACE/]NAME")]
@@ -135,6 +192,42 @@ pub(crate) enum Command {
         /// `pod/NAME` or `configmap/NAME`
         #[arg(value_name = "KIND/NAME")]
         object: ObjectName,
+    },
+    /// Show who was killed by the kernel's OOM killer, in what role, and by which limit
+    Oom {
+        /// Only this pod, of the namespace given or `default`
+        #[arg(long, value_name = "NAME")]
+        pod: Option<String>,
+        /// Only this workload
+        #[arg(long, value_name = "NAME")]
+        workload: Option<String>,
+        /// Only where the limit of this level fired
+        #[arg(long, value_name = "LEVEL")]
+        level: Option<Level>,
+        /// Only victims that died as this
+        #[arg(long, value_name = "ROLE")]
+        role: Option<Role>,
+        /// From this time; 24 hours before the end if not given
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Until this time; now if not given
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// Most kills to show, the latest win; 200 if not given
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: Option<u32>,
+    },
+    /// Show which containers still run on old configuration, and why
+    Stale {
+        /// Only this pod, of the namespace given or `default`
+        #[arg(long, value_name = "NAME")]
+        pod: Option<String>,
+        /// Only this workload
+        #[arg(long, value_name = "NAME")]
+        workload: Option<String>,
+        /// Most to show, the latest win; 200 if not given
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: Option<u32>,
     },
     /// Show what Aftertrace sees, what it misses, and how far behind it is
     Status,

@@ -3,7 +3,9 @@
 pub(crate) mod at;
 pub(crate) mod completion;
 pub(crate) mod history;
+pub(crate) mod oom;
 pub(crate) mod sql;
+pub(crate) mod stale;
 pub(crate) mod status;
 pub(crate) mod timeline;
 pub(crate) mod why;
@@ -50,6 +52,14 @@ impl Context {
     /// Whether ids are shown to people.
     pub(crate) fn is_wide(&self) -> bool {
         self.global.output == Format::Wide
+    }
+
+    /// The namespace to ask about: a pod's name needs one, everything else may mean all (the empty text).
+    pub(crate) fn namespace_of(&self, needs_one: bool) -> String {
+        match needs_one {
+            true => self.global.namespace_or_default(),
+            false => self.global.namespace.clone().unwrap_or_default(),
+        }
     }
 
     /// Refuses `-o dot` before anything is asked.

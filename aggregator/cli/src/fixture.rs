@@ -11,8 +11,9 @@ use aftertrace_model::config::ObjectKey;
 use aftertrace_model::engine::Derived;
 use aftertrace_model::{
     Attributes, Edge, Engine, Event, EventId, Kind, ObjectRef, Occurrence, Owner, PodRef, Severity, Source,
-    Timestamp, Workload, pattern,
+    Timestamp, Workload, attribute, pattern,
 };
+use serde_json::json;
 use uuid::Uuid;
 
 /// 2026-11-20T10:52:02Z
@@ -64,9 +65,15 @@ fn status(second: i64) -> Occurrence {
     Occurrence::floored_to_second(Timestamp::from_micros(T + second * 1_000_000))
 }
 
+/// The event with these attributes.
+fn with(mut event: Event, attributes: &[(&str, serde_json::Value)]) -> Event {
+    event.attributes.extend(attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    event
+}
+
 /// The facts of an OOM kill, from pressure to restart.
 pub(crate) fn oom_facts() -> Vec<Event> {
-    vec![
+    let mut facts = vec![
         fact(1, Kind::MemoryPressure, kernel(-192_500), Severity::Warning, "app is at 97 % of 64.0 MiB"),
         fact(
             2,
@@ -110,7 +117,144 @@ pub(crate) fn oom_facts() -> Vec<Event> {
             source: Source::Kube,
             ..fact(6, Kind::ContainerStarted, status(12), Severity::Info, "app started, restart 1")
         },
+    ];
+    let level = (attribute::OOM_LEVEL, json!("pod"));
+    facts[1] = with(facts[1].clone(), &[level.clone(), (attribute::OOM_CONSTRAINT, json!("memcg"))]);
+    facts[2] = with(facts[2].clone(), &victim("chosen", level));
+    facts
+}
+
+fn victim(role: &str, level: (&'static str, serde_json::Value)) -> Vec<(&'static str, serde_json::Value)> {
+    vec![
+        level,
+        (attribute::OOM_ROLE, json!(role)),
+        (attribute::PROCESS_COMMAND, json!("memhog")),
+        (attribute::OOM_ALLOCATOR_COMMAND, json!("writer")),
+        (attribute::OOM_ALLOCATOR_PID, json!(4240)),
+        (attribute::OOM_RSS_ANON_BYTES, json!(62_914_560)),
+        (attribute::OOM_RSS_FILE_BYTES, json!(1_048_576)),
     ]
+}
+
+/// Two decisions: one killed the container's init and a member of its group, the other a child.
+pub(crate) fn kills() -> Vec<Event> {
+    let pod = || (attribute::OOM_LEVEL, json!("pod"));
+    let member = with(
+        Event {
+            episode_id: Some(id(2)),
+            pid: Some(4243),
+            container_init: Some(false),
+            ..fact(21, Kind::OomKill, kernel(104_900), Severity::Error, "killed memhog (pid 4243)")
+        },
+        &victim("group", pod()),
+    );
+    let child = with(
+        Event {
+            episode_id: Some(id(30)),
+            pid: Some(5_000),
+            container_init: Some(false),
+            ..fact(31, Kind::OomKill, kernel(60_000_000), Severity::Error, "killed memhog (pid 5000)")
+        },
+        &victim("chosen", (attribute::OOM_LEVEL, json!("container"))),
+    );
+    vec![oom_facts().remove(2), member, child]
+}
+
+/// A SIGKILL to the container's init, its exit, and what the status makes of both.
+pub(crate) fn signal_facts() -> Vec<Event> {
+    let process = [(attribute::PROCESS_START_BOOT_NS, json!(1_000_000_000_u64))];
+    let init = |e: Event| Event { pid: Some(4242), container_init: Some(true), ..e };
+    let sent = [
+        (attribute::SIGNAL_NUMBER, json!(9)),
+        (attribute::SENDER_COMMAND, json!("kubelet")),
+        (attribute::SENDER_PID, json!(812)),
+    ];
+    let killed = Event {
+        reason: Some("SIGKILL".into()),
+        ..init(fact(
+            41,
+            Kind::ProcessKilled,
+            kernel(0),
+            Severity::Error,
+            "kubelet (pid 812) sent SIGKILL to app's init (pid 4242)",
+        ))
+    };
+    let exited = Event {
+        exit_code: Some(137),
+        ..init(fact(
+            42,
+            Kind::ProcessExited,
+            kernel(900),
+            Severity::Info,
+            "app's init (pid 4242) ended by SIGKILL",
+        ))
+    };
+    let terminated = Event {
+        exit_code: Some(137),
+        reason: Some("Error".into()),
+        source: Source::Kube,
+        ..fact(43, Kind::ContainerTerminated, status(0), Severity::Error, "app ended: Error, exit code 137")
+    };
+    vec![
+        with(with(killed, &process), &sent),
+        with(with(exited, &process), &[(attribute::EXIT_SIGNAL, json!(9))]),
+        terminated,
+    ]
+}
+
+/// What became of the swap of [`swap_facts`]: one container read it again, a sidecar did not and cannot hear.
+pub(crate) fn reload_facts() -> Vec<Event> {
+    let mut facts = swap_facts();
+    let of_volume = |e: Event| {
+        let volume = [
+            (attribute::VOLUME_NAME, json!("config")),
+            (attribute::VOLUME_GENERATION, json!("..2026_11_20_10_52_03.1")),
+        ];
+        with(e, &volume)
+    };
+    facts[1] = of_volume(facts[1].clone());
+    let object = facts[1].object.clone();
+    facts.push(Event {
+        pid: Some(4242),
+        object: object.clone(),
+        ..of_volume(fact(
+            9,
+            Kind::ConfigRead,
+            kernel(1_090_000),
+            Severity::Info,
+            "app (pid 4242) opened flags.yaml",
+        ))
+    });
+    let sidecar = |e: Event| Event { container: Some("sidecar".into()), ..of_volume(e) };
+    facts.push(Event {
+        reason: Some("deaf".into()),
+        pid: Some(4300),
+        ..with(
+            sidecar(fact(
+                10,
+                Kind::ConfigWatched,
+                kernel(2_000_000),
+                Severity::Warning,
+                "reloader (pid 4300) watches a removed file of volume config",
+            )),
+            &[(attribute::PROCESS_COMMAND, json!("reloader"))],
+        )
+    });
+    facts.push(Event {
+        reason: Some("not_reopened".into()),
+        object,
+        ..with(
+            sidecar(fact(
+                11,
+                Kind::ConfigStale,
+                kernel(31_043_700),
+                Severity::Warning,
+                "sidecar did not open flags again",
+            )),
+            &[(attribute::STALE_AFTER_S, json!(30))],
+        )
+    });
+    facts
 }
 
 /// A ConfigMap change and the swap that shows it, 1043.7 ms later.
@@ -193,6 +337,41 @@ pub(crate) fn oom_chain() -> proto::WhyResponse {
 /// P003, asked about the swap.
 pub(crate) fn swap_chain() -> proto::WhyResponse {
     answer(&swap_facts(), id(8), "P003")
+}
+
+/// P006, asked about the end of the container.
+pub(crate) fn signal_chain() -> proto::WhyResponse {
+    answer(&signal_facts(), id(43), "P006")
+}
+
+/// P003 with what followed, asked about the stale container.
+pub(crate) fn reload_chain() -> proto::WhyResponse {
+    answer(&reload_facts(), id(11), "P003")
+}
+
+/// The answer to `oom`.
+pub(crate) fn oom_kills() -> proto::TimelineResponse {
+    let mut facts = oom_facts();
+    facts.extend(kills().split_off(1));
+    proto::TimelineResponse {
+        as_of: Some(proto::AsOf { wal_position: 17, recorded_at_us: T + 14_000_000 }),
+        events: kills().iter().map(Into::into).collect(),
+        edges: edges(&facts).iter().map(Into::into).collect(),
+        gaps: vec![gap()],
+        truncated: false,
+    }
+}
+
+/// The answer to `stale`.
+pub(crate) fn stale_configs() -> proto::TimelineResponse {
+    let facts = reload_facts();
+    proto::TimelineResponse {
+        as_of: Some(proto::AsOf { wal_position: 17, recorded_at_us: T + 14_000_000 }),
+        events: facts[3..].iter().map(Into::into).collect(),
+        edges: edges(&facts).iter().map(Into::into).collect(),
+        gaps: Vec::new(),
+        truncated: false,
+    }
 }
 
 /// A gap around the kill.

@@ -12,9 +12,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::clock::rfc3339;
+use crate::commands::{oom, stale};
 use shape::{
-    Agent, AsOf, Content, Edge, Event, Gap, History, HistoryGroup, ObjectVersion, StateAt, Status, Subject,
-    Timeline, Why,
+    Agent, AsOf, Content, Edge, Episode, Event, Gap, History, HistoryGroup, ObjectVersion, Oom, Stale,
+    StaleConfigs, StateAt, Status, Subject, Swap, Timeline, Why,
 };
 
 /// Indented JSON with a newline at its end, safe on a terminal.
@@ -159,6 +160,44 @@ pub(crate) fn timeline(r: &proto::TimelineResponse) -> Timeline<'_> {
     Timeline {
         as_of: as_of(r.as_of.as_ref()),
         events: r.events.iter().map(event).collect(),
+        gaps: r.gaps.iter().map(gap).collect(),
+        truncated: r.truncated,
+    }
+}
+
+/// The answer to `oom`.
+pub(crate) fn oom<'a>(r: &'a proto::TimelineResponse, episodes: &[oom::Episode<'a>]) -> Oom<'a> {
+    Oom {
+        as_of: as_of(r.as_of.as_ref()),
+        episodes: episodes
+            .iter()
+            .map(|episode| Episode {
+                episode_id: (!episode.id.is_empty()).then(|| id(episode.id)),
+                kills: episode.kills.iter().map(|kill| event(kill)).collect(),
+            })
+            .collect(),
+        edges: r.edges.iter().map(edge).collect(),
+        gaps: r.gaps.iter().map(gap).collect(),
+        truncated: r.truncated,
+    }
+}
+
+/// The answer to `stale`.
+pub(crate) fn stale(r: &proto::TimelineResponse) -> StaleConfigs<'_> {
+    let one = |fact| Stale {
+        event: event(fact),
+        swaps: stale::swaps(r, fact)
+            .into_iter()
+            .map(|edge| Swap {
+                event_id: id(&edge.cause_id),
+                occurred_at: rfc3339(edge.cause_occurred_at_us),
+                summary: &edge.cause_summary,
+            })
+            .collect(),
+    };
+    StaleConfigs {
+        as_of: as_of(r.as_of.as_ref()),
+        stale: r.events.iter().map(one).collect(),
         gaps: r.gaps.iter().map(gap).collect(),
         truncated: r.truncated,
     }

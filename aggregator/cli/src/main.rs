@@ -18,6 +18,7 @@ mod fixture;
 mod graph;
 mod json;
 mod listing;
+mod size;
 mod table;
 mod term;
 mod time;
@@ -32,7 +33,7 @@ use jiff::tz::TimeZone;
 
 use crate::args::{Cli, Command};
 use crate::clock::{Clock, Style};
-use crate::commands::{Context, at, completion, history, sql, status, timeline, why};
+use crate::commands::{Context, at, completion, history, oom, sql, stale, status, timeline, why};
 use crate::error::{Error, Outcome};
 use crate::term::Screen;
 
@@ -79,6 +80,12 @@ fn run(context: &Context, command: Command) -> Result<Outcome, Error> {
                 history::run(context, history::Question { pattern, workload, pod, since, limit }).await
             }
             Command::At { time, object } => at::run(context, &time, object).await,
+            Command::Oom { pod, workload, level, role, since, until, limit } => {
+                oom::run(context, oom::Question { pod, workload, level, role, since, until, limit }).await
+            }
+            Command::Stale { pod, workload, limit } => {
+                stale::run(context, stale::Question { pod, workload, limit }).await
+            }
             Command::Status => status::run(context).await,
             Command::Sql { catalog, query } => sql::run(context, catalog, &query).await,
             Command::Completion { shell } => completion::run(context, shell),

@@ -10,6 +10,7 @@ use aftertrace_model::pattern;
 use anstyle::Style;
 
 use crate::clock::{self, Clock};
+use crate::detail;
 use crate::graph::{self, Node, Place};
 use crate::json::id;
 use crate::listing;
@@ -89,6 +90,12 @@ impl<'a> Drawing<'a> {
         let mut patterns: Vec<&str> = answer.edges.iter().map(|e| e.pattern.as_str()).collect();
         patterns.sort_unstable();
         patterns.dedup();
+        // A restart after any end is joined by a rule of P001; a chain is named by the anchors it has.
+        let is_there = |name: &&str| {
+            pattern::by_id(name)
+                .is_none_or(|p| places.iter().any(|place| place.node.kind == p.anchor.as_str()))
+        };
+        patterns.retain(is_there);
         let mut title: Vec<String> = patterns
             .into_iter()
             .map(|name| match pattern::by_id(name) {
@@ -156,7 +163,7 @@ impl<'a> Drawing<'a> {
         let kind = safe(node.kind);
         let mark = if node.id == self.anchor_id { "  ◀ asked about" } else { "" };
         let summary = match (node.event, node.summary) {
-            (Some(_), summary) => safe(summary),
+            (Some(event), _) => safe(&detail::before_summary(event)),
             (None, "") => "(no longer stored)".to_owned(),
             (None, summary) => format!("{} (no longer stored)", safe(summary)),
         };

@@ -1,13 +1,19 @@
 //! `aft status`: what Aftertrace sees, what it misses, and how far behind it is.
 
+use std::collections::BTreeMap;
+
 use aftertrace_api::proto::{AgentState, AgentStatus, StatusRequest, StatusResponse};
 use anstyle::Style;
 
 use super::Context;
 use crate::error::{Error, Outcome};
+use crate::size::bytes;
 use crate::table::table;
-use crate::term::{BOLD, GREEN, RED, safe, styled};
+use crate::term::{BOLD, GREEN, RED, YELLOW, safe, styled};
 use crate::{json, listing};
+
+/// Most nodes named on one line.
+const NODES_NAMED_MAX: usize = 5;
 
 /// Asks how Aftertrace is. An answer is an answer, however bad the news.
 pub(crate) async fn run(context: &Context) -> Result<Outcome, Error> {
@@ -45,7 +51,14 @@ fn draw(answer: &StatusResponse, context: &Context) -> String {
     } else {
         out.push_str(&agents(&answer.agents, context));
         listing::heading("What the agents see:", BOLD, &mut out);
-        out.push_str(&subjects(&answer.agents, width));
+        out.push_str(&subjects(&answer.agents, context));
+        let unseen = unseen(&answer.agents);
+        if !unseen.is_empty() {
+            listing::heading("What is not seen, and where:", YELLOW, &mut out);
+            for line in unseen {
+                listing::item(&line, width, &mut out);
+            }
+        }
     }
 
     listing::heading("Cluster watches:", BOLD, &mut out);
@@ -106,46 +119,79 @@ fn agents(agents: &[AgentState], context: &Context) -> String {
     table(&header, rows, context.screen.width)
 }
 
-fn subjects(agents: &[AgentState], width: Option<usize>) -> String {
+/// Each node's subjects with their tiers and hooks, and how many things they lack; [`unseen`] tells which.
+fn subjects(agents: &[AgentState], context: &Context) -> String {
     let rows = agents.iter().filter_map(|a| a.status.as_ref()).flat_map(|s| {
         s.subjects.iter().map(move |subject| {
-            vec![
-                name(s),
-                subject.name.clone(),
-                subject.tier.clone(),
-                subject.hooks.join(", "),
-                subject.missing.join("; "),
-            ]
+            let lacks = match subject.missing.len() {
+                0 => String::new(),
+                1 => "1 thing".to_owned(),
+                n => format!("{n} things"),
+            };
+            vec![name(s), subject.name.clone(), subject.tier.clone(), subject.hooks.join(", "), lacks]
         })
     });
-    table(&["NODE", "SUBJECT", "TIER", "HOOKS", "MISSING"], rows, width)
+    table(&["NODE", "SUBJECT", "TIER", "HOOKS", "LACKS"], rows, context.screen.width)
+}
+
+/// What is not seen because of a tier or a kernel, and on which nodes: nodes of one kind say the same.
+fn unseen(agents: &[AgentState]) -> Vec<String> {
+    let mut nodes_of: BTreeMap<(&str, &str, &str), Vec<&str>> = BTreeMap::new();
+    for status in agents.iter().filter_map(|a| a.status.as_ref()) {
+        for subject in &status.subjects {
+            for missing in &subject.missing {
+                let key = (subject.name.as_str(), subject.tier.as_str(), missing.as_str());
+                nodes_of.entry(key).or_default().push(&status.node);
+            }
+        }
+    }
+    let line = |((subject, tier, missing), nodes): (_, Vec<&str>)| {
+        let more = nodes.len().saturating_sub(NODES_NAMED_MAX);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named = &nodes[..nodes.len().min(NODES_NAMED_MAX)];
+        safe(&format!("{subject} ({tier}) on {}{more}: {missing}", named.join(", ")))
+    };
+    nodes_of.into_iter().map(line).collect()
 }
 
 fn name(status: &AgentStatus) -> String {
     if status.node.is_empty() { "(not heard yet)".to_owned() } else { status.node.clone() }
 }
 
-/// `9.4 MiB`
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
 #[cfg(test)]
 mod tests {
+    use aftertrace_api::proto::Subject;
+
     use super::*;
 
+    fn agent(node: &str, tier: &str, missing: &[&str]) -> AgentState {
+        let subject = Subject {
+            name: "swap".to_owned(),
+            tier: tier.to_owned(),
+            missing: missing.iter().map(|m| (*m).to_owned()).collect(),
+            ..Subject::default()
+        };
+        let status = AgentStatus { node: node.to_owned(), subjects: vec![subject], ..AgentStatus::default() };
+        AgentState { status: Some(status), ..AgentState::default() }
+    }
+
     #[test]
-    fn bytes_for_people() {
-        assert_eq!(bytes(0), "0 B");
-        assert_eq!(bytes(1023), "1023 B");
-        assert_eq!(bytes(9_856_614), "9.4 MiB");
-        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
+    fn nodes_that_lack_the_same_are_told_together() {
+        let agents = [
+            agent("node1", "tracepoint", &["renames by io_uring"]),
+            agent("node2", "tracepoint", &["renames by io_uring", "32-bit calls"]),
+            agent("node3", "none", &["no tracefs"]),
+            agent("node4", "tracing", &[]),
+        ];
+        assert_eq!(
+            unseen(&agents),
+            [
+                "swap (none) on node3: no tracefs",
+                "swap (tracepoint) on node2: 32-bit calls",
+                "swap (tracepoint) on node1, node2: renames by io_uring",
+            ]
+        );
+        let many: Vec<_> = (0..7).map(|n| agent(&format!("n{n}"), "none", &["x"])).collect();
+        assert_eq!(unseen(&many), ["swap (none) on n0, n1, n2, n3, n4 and 2 more: x"]);
     }
 }

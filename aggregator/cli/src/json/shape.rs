@@ -121,6 +121,56 @@ pub(crate) struct Timeline<'a> {
     pub(super) truncated: bool,
 }
 
+/// `aft oom`
+#[derive(Debug, Serialize)]
+pub(crate) struct Oom<'a> {
+    pub(super) as_of: Option<AsOf>,
+    /// In the order of their first kill.
+    pub(super) episodes: Vec<Episode<'a>>,
+    /// What led to these kills, and what followed.
+    pub(super) edges: Vec<Edge<'a>>,
+    pub(super) gaps: Vec<Gap<'a>>,
+    /// Whether there were more kills than asked for.
+    pub(super) truncated: bool,
+}
+
+/// One decision of the OOM killer.
+#[derive(Debug, Serialize)]
+pub(crate) struct Episode<'a> {
+    /// The event of the decision; `null` where a kill names none.
+    pub(super) episode_id: Option<String>,
+    /// Those that were asked for, in order of time.
+    pub(super) kills: Vec<Event<'a>>,
+}
+
+/// `aft stale`
+#[derive(Debug, Serialize)]
+pub(crate) struct StaleConfigs<'a> {
+    pub(super) as_of: Option<AsOf>,
+    /// Oldest first.
+    pub(super) stale: Vec<Stale<'a>>,
+    pub(super) gaps: Vec<Gap<'a>>,
+    /// Whether there is more than asked for.
+    pub(super) truncated: bool,
+}
+
+/// Stale configuration that still stands.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stale<'a> {
+    /// The `config_stale` or `config_watched`.
+    pub(super) event: Event<'a>,
+    /// The swaps it follows from, by time; a projected volume has one for each object.
+    pub(super) swaps: Vec<Swap<'a>>,
+}
+
+/// A swap, as an edge keeps it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Swap<'a> {
+    pub(super) event_id: String,
+    pub(super) occurred_at: String,
+    pub(super) summary: &'a str,
+}
+
 /// `aft history`
 #[derive(Debug, Serialize)]
 pub(crate) struct History<'a> {

@@ -24,6 +24,15 @@ fn why_has_this_shape() {
     assert_eq!(value["anchor_id"], "019a9e2b-4c00-8000-8000-000000000003");
     assert_eq!(value["as_of"], json!({"wal_position": 17, "recorded_at": "2026-11-20T10:52:16.000000Z"}));
     assert_eq!(value["no_cause_because"], Value::Null);
+    let attributes = json!({
+        "aftertrace.oom.allocator.command": "writer",
+        "aftertrace.oom.allocator.pid": 4240,
+        "aftertrace.oom.level": "pod",
+        "aftertrace.oom.role": "chosen",
+        "aftertrace.oom.rss_anon_bytes": 62_914_560,
+        "aftertrace.oom.rss_file_bytes": 1_048_576,
+        "process.command": "memhog",
+    });
     assert_eq!(
         value["events"][2],
         json!({
@@ -60,7 +69,7 @@ fn why_has_this_shape() {
             "hook": "raw_tracepoint/mark_victim",
             "severity": "error",
             "summary": "killed memhog (pid 4242) of container app",
-            "attributes": {},
+            "attributes": attributes,
         })
     );
     let edge = value["edges"].as_array().expect("a list").iter().find(|e| e["grade"] == "proven");
@@ -98,6 +107,19 @@ fn an_event_of_an_object_names_its_version_and_hashes() {
     assert_eq!(event["object_resource_version"], "1207");
     assert_eq!(names(&event["content"]), ["key_id", "keys"]);
     assert_eq!(names(&event["content"]["keys"]), ["flags.yaml"]);
+}
+
+#[test]
+fn kills_and_stale_configuration_have_these_shapes() {
+    let answer = fixture::oom_kills();
+    let value = parsed(&oom(&answer, &oom::episodes(&answer.events)));
+    assert_eq!(names(&value), ["as_of", "edges", "episodes", "gaps", "truncated"]);
+    assert_eq!(names(&value["episodes"][0]), ["episode_id", "kills"]);
+    assert_eq!(value["episodes"][1]["kills"][0]["pid"], 5_000);
+    let value = parsed(&stale(&fixture::stale_configs()));
+    assert_eq!(names(&value), ["as_of", "gaps", "stale", "truncated"]);
+    assert_eq!(names(&value["stale"][0]), ["event", "swaps"]);
+    assert_eq!(names(&value["stale"][0]["swaps"][0]), ["event_id", "occurred_at", "summary"]);
 }
 
 #[test]

@@ -27,10 +27,10 @@ P001 OOM kill: pod/checkout-7d9 -n shop, container app, node node1
 times: 2026-11-20, UTC
 
 10:52:01.807500  memory_pressure  app is at 97 % of 64.0 MiB
-10:52:02.104512  └─ oom_episode  the limit of pod checkout-7d9 fired (64.0 MiB)
+10:52:02.104512  └─ oom_episode  [memcg, level pod] the limit of pod checkout-7d9 fired (64.0 MiB)
                     │  inferred 0.80 · memory_pressure.oom_episode · +297.0 ms
                     │  container.id=2c3d4f330fa6…
-10:52:02.104700     └─ oom_kill  killed memhog (pid 4242) of container app  ◀ asked about
+10:52:02.104700     └─ oom_kill  [chosen, level pod] killed memhog (pid 4242) of container app  ◀ asked about
                        │  proven · oom_episode.oom_kill · +188 µs
                        │  cgroup_id=4711  episode_id=019a9e2b-4c00-8000-8000-000000000002
 10:52:02               └─ container_terminated  app ended: OOMKilled, exit code 137
@@ -77,6 +77,57 @@ What usually helps:
 as of 2026-11-20 10:52:16.000000 (WAL position 17)
 ",
     );
+}
+
+#[test]
+fn signal_chain() {
+    check(
+        &fixture::signal_chain(),
+        "
+P006 Killed by a signal: pod/checkout-7d9 -n shop, container app, node node1
+times: 2026-11-20, UTC
+
+10:52:02.000000  process_killed  [SIGKILL] kubelet (pid 812) sent SIGKILL to app's init (pid 4242)
+10:52:02         ├─ container_terminated  app ended: Error, exit code 137  ◀ asked about
+                 │     identified · process_killed.container_terminated · within 1.00 s
+                 │     aftertrace.sender.command=kubelet  aftertrace.signal.number=9  \
+container.id=2c3d4f330fa6…  exit_code=137  k8s.pod.uid=u-1  killed_init=true  restart_count=0
+10:52:02.000900  └─ process_exited  app's init (pid 4242) ended by SIGKILL
+                       proven · process_killed.process_exited · +900 µs
+                       aftertrace.process.start_boot_ns=1000000000  process.exit.signal=9  process.pid=4242
+
+What usually helps:
+  - look at the sender: a kubelet or runtime ends containers for failed probes, evictions and deletions
+  - let the program end on SIGTERM within its grace period if SIGKILL followed
+  - look for a memory killer in user space (systemd-oomd and the like) if the sender is one
+
+as of 2026-11-20 10:52:16.000000 (WAL position 17)
+",
+    );
+}
+
+#[test]
+fn what_became_of_a_swap() {
+    let tree = plain(&fixture::reload_chain(), None);
+    for line in [
+        "10:52:03.090000     ├─ config_read  app (pid 4242) opened flags.yaml",
+        "10:52:04.000000     ├─ config_watched  [deaf] reloader (pid 4300) watches a removed file of volume config",
+        "10:52:33.043700     └─ config_stale  [not_reopened, after 30 s] sidecar did not open flags again  ◀ asked about",
+        "proven · config_swapped.config_stale · +30.0 s",
+    ] {
+        assert!(tree.contains(line), "{line}:\n{tree}");
+    }
+}
+
+#[test]
+fn a_chain_is_named_by_the_anchors_it_has() {
+    // A restart after an exit: joined by a rule of the OOM kill's pattern, and no OOM kill.
+    let mut answer = fixture::oom_chain();
+    answer.events.drain(..3);
+    answer.edges.retain(|e| e.cause_kind.starts_with("container"));
+    answer.anchor_id = answer.events[0].event_id.clone();
+    let tree = plain(&answer, None);
+    assert!(tree.starts_with("container_terminated: pod/checkout-7d9"), "{tree}");
 }
 
 #[test]
@@ -195,9 +246,15 @@ fn fits_a_narrow_terminal() {
         let tree = plain(&fixture::oom_chain(), Some(width));
         let widest = tree.lines().map(|l| l.chars().count()).max();
         assert!(widest <= Some(width), "{widest:?} columns of {width}:\n{tree}");
-        for word in
-            ["killed", "memhog", "◀", "CrashLoopBackOff", "oom_kill.container_terminated", "+297.0 ms"]
-        {
+        for word in [
+            "chosen,",
+            "killed",
+            "memhog",
+            "◀",
+            "CrashLoopBackOff",
+            "oom_kill.container_terminated",
+            "+297.0 ms",
+        ] {
             assert!(tree.contains(word), "{word} was lost:\n{tree}");
         }
     }

@@ -11,7 +11,7 @@ fn why_shows_the_chain_of_a_pod() {
     let (code, out, err) = run(aft_to(&fake).args(["why", "pod/checkout-7d9", "-n", "shop", "--utc"]));
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert!(out.starts_with("P001 OOM kill: pod/checkout-7d9 -n shop"), "{out}");
-    assert!(out.contains("10:52:02.104700     └─ oom_kill  killed memhog"), "{out}");
+    assert!(out.contains("10:52:02.104700     └─ oom_kill  [chosen, level pod] killed memhog"), "{out}");
     assert!(!out.contains('\u{1b}'), "no colours into a pipe: {out:?}");
     let asked = fake.asked().why.remove(0);
     assert_eq!((asked.namespace.as_str(), asked.pod.as_str(), asked.depth_max), ("shop", "checkout-7d9", 0));
@@ -46,6 +46,8 @@ fn nothing_found_is_exit_code_3_in_every_format() {
         &["why", "pod/quiet", "-n", "shop"][..],
         &["timeline", "pod/quiet", "-n", "shop"],
         &["history", "P001", "--pod", "quiet"],
+        &["oom", "--pod", "quiet", "-n", "shop"],
+        &["stale", "--pod", "quiet", "-n", "shop"],
         &["at", "10:03", "configmap/unknown", "-n", "shop"],
     ] {
         let (code, out, err) = run(aft_to(&fake).args(args));
@@ -84,6 +86,75 @@ fn timeline_asks_for_the_time_and_lists_the_facts() {
     assert_eq!((asked.namespace.as_str(), asked.pod.as_str(), asked.limit), ("shop", "", 1));
     assert_eq!(asked.since_us, Some(1_795_168_800_000_000));
     assert_eq!(asked.until_us, Some(1_795_172_400_000_000));
+}
+
+#[test]
+fn oom_lists_kills_by_decision() {
+    let fake = Fake::start();
+    let args = ["oom", "--level", "pod", "--role", "shared_mm", "--workload", "checkout", "--since", "2h"];
+    let (code, out, err) = run(aft_to(&fake).args(args).arg("--utc"));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let rows: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0].join(" "), "3 kills by 2 decisions of the OOM killer", "{out}");
+    assert_eq!(
+        rows[3].join(" "),
+        "2026-11-20 10:52:02.104700 shop/checkout-7d9 app chosen pod memhog (4242) 61.0 MiB writer (4240) yes"
+    );
+    assert_eq!(
+        rows[4].join(" "),
+        "2026-11-20 10:52:02.104900 shop/checkout-7d9 app └ group pod memhog (4243) 61.0 MiB writer (4240)",
+        "{out}"
+    );
+    assert_eq!(rows[5][3..6].join(" "), "app chosen container");
+    assert!(out.contains("ring_full, 12 lost"), "what is missing belongs to a list of kills: {out}");
+    let asked = fake.asked().timeline.remove(0);
+    assert_eq!((asked.namespace.as_str(), asked.workload.as_str()), ("", "checkout"), "every namespace");
+    assert_eq!(asked.kinds, ["oom_kill"]);
+    let attributes: Vec<_> = asked.attributes.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(attributes, ["aftertrace.oom.level=pod", "aftertrace.oom.role=shared_mm"]);
+    assert!(asked.since_us.is_some() && asked.with_edges && !asked.standing);
+
+    let (_, out, _) = run(aft_to(&fake).args(["oom", "--pod", "checkout-7d9", "-o", "json"]));
+    let value: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(value["episodes"].as_array().map(Vec::len), Some(2));
+    assert_eq!(value["episodes"][0]["kills"][1]["attributes"]["aftertrace.oom.role"], "group");
+    assert_eq!(value["episodes"][0]["episode_id"], fixture::id(2).to_string());
+    assert_eq!(fake.asked().timeline[1].namespace, "default", "a pod's name needs a namespace");
+
+    let (_, out, _) = run(aft_to(&fake).args(["oom", "-o", "wide"]));
+    assert!(out.contains("EPISODE_ID") && out.contains(&fixture::id(31).to_string()), "{out}");
+    let (code, _, err) = run(aft_to(&fake).args(["oom", "--level", "cluster"]));
+    assert_eq!(code, 2);
+    assert!(err.contains("kubepods"), "the levels are named: {err}");
+}
+
+#[test]
+fn stale_lists_what_stands_with_its_swap() {
+    let fake = Fake::start();
+    let (code, out, err) = run(aft_to(&fake).args(["stale", "-n", "shop", "--utc"]));
+    assert_eq!((code, err.as_str()), (0, ""));
+    let rows: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        rows[1][..6].join(" "),
+        "shop/checkout-7d9 sidecar deaf config 2026-11-20 10:52:03.043700",
+        "{out}"
+    );
+    assert!(rows[1].join(" ").ends_with("reloader (4300)"), "{out}");
+    assert_eq!(
+        rows[2][..7].join(" "),
+        "shop/checkout-7d9 sidecar not_reopened configmap/flags config 2026-11-20 10:52:03.043700"
+    );
+    assert!(out.contains("not_reopened: the files were not opened") && !out.contains("subPath"), "{out}");
+    let asked = fake.asked().timeline.remove(0);
+    assert!(asked.standing && asked.with_edges && asked.kinds.is_empty() && asked.since_us.is_none());
+
+    let (_, out, _) = run(aft_to(&fake).args(["stale", "-o", "json"]));
+    let value: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(value["stale"][1]["event"]["reason"], "not_reopened");
+    assert_eq!(value["stale"][1]["swaps"][0]["event_id"], fixture::id(8).to_string());
+    assert_eq!(value["stale"][1]["swaps"][0]["occurred_at"], "2026-11-20T10:52:03.043700Z");
+    let (_, out, _) = run(aft_to(&fake).args(["stale", "-o", "wide"]));
+    assert!(out.contains("GENERATION") && out.contains("..2026_11_20_10_52_03.1"), "{out}");
 }
 
 #[test]
@@ -132,6 +203,7 @@ fn status_is_an_answer_however_bad_the_news() {
         "Degraded:\n  - node1 sees no volume swaps: mount tracefs",
         "no tracefs: mount it at /sys/kernel/tracing",
         "raw_tracepoint/mark_victim",
+        "What is not seen, and where:\n  - volume_swap (none) on node1: no tracefs",
         "pods: forbidden",
         "rows: edges 17, events 42",
         "WAL frames not in segments yet: 2",

@@ -134,6 +134,12 @@ impl Memory for Service {
     ) -> Result<Response<proto::TimelineResponse>, Status> {
         let request = request.into_inner();
         self.remember(|a| a.timeline.push(request.clone()));
+        match (request.kinds.iter().any(|k| k == "oom_kill"), request.standing, request.pod.as_str()) {
+            (true, _, "quiet") | (_, true, "quiet") => {}
+            (true, ..) => return Ok(Response::new(fixture::oom_kills())),
+            (_, true, _) => return Ok(Response::new(fixture::stale_configs())),
+            _ => {}
+        }
         let events = match request.pod.as_str() {
             "quiet" => Vec::new(),
             _ => fixture::oom_facts().iter().chain(&fixture::swap_facts()).map(Into::into).collect(),
