@@ -174,7 +174,7 @@ fn test(workspace: &Workspace, guest: &Guest<'_>, built: &[Built], args: &Args, 
                 println!("{text}");
             }
         }
-        Line::End(name, code) => report.finish(name, code),
+        Line::End(_, code) => report.finish(code),
     });
     if let Err(error) = ended {
         report.broke(format!("{error:#}"));

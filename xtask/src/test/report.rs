@@ -113,12 +113,16 @@ impl Report {
         self.suites.push(Suite { name, ..Suite::default() });
     }
 
-    /// The test program that began last is over; an exit code that no test accounts for is a failure.
-    pub(crate) fn finish(&mut self, name: &str, code: i32) {
+    /// The test program that began last is over. An exit code that no test accounts for is a failure, and so
+    /// is a run without any test: a filter that takes none any more must not pass for a success.
+    pub(crate) fn finish(&mut self, code: i32) {
         self.close_suite();
         let suite = self.suite();
         if code != 0 && suite.failures.is_empty() {
-            suite.failures.push(format!("{name} ended with {code}, though no test failed"));
+            suite.failures.push(format!("ended with {code}, though no test failed"));
+        }
+        if suite.passed + suite.failures.len() + suite.skips.len() == 0 {
+            suite.failures.push("ran no test".to_owned());
         }
     }
 
@@ -344,6 +348,40 @@ mod tests {
                    test src/lib.rs - (line 3) ... ok\ntest result: ok. 1 passed\n";
         let text = check(&format!("{HEAD}{run}"), false, "2 passed, 1 failed, 0 skipped");
         assert!(text.contains("aftertrace_model documentation"), "{text}");
+    }
+
+    /// What a program in another machine wrote, and how it ended.
+    fn finished(lines: &str, code: i32) -> String {
+        let mut report = Report::default();
+        report.begin("kernel on Linux 6.1".to_owned());
+        for line in lines.lines() {
+            report.feed(line);
+        }
+        report.finish(code);
+        report.render()
+    }
+
+    #[test]
+    fn a_program_of_another_machine_counts_as_one_of_cargos() {
+        let run = "test a ... ok\ntest result: ok. 1 passed; 0 failed; 0 ignored\n";
+        let text = finished(run, 0);
+        assert!(text.contains("kernel on Linux 6.1  1 "), "{text}");
+        assert!(text.ends_with("1 passed, 0 failed, 0 skipped\n"), "{text}");
+        assert!(finished(run, 139).contains("ended with 139, though no test failed"));
+        assert!(finished("test a ... ok\n", 101).contains("crashed or was killed"));
+        let none = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out\n";
+        assert!(finished(none, 0).ends_with("0 passed, 1 failed, 0 skipped\n"));
+    }
+
+    #[test]
+    fn what_could_not_run_at_all_is_a_skip_of_each() {
+        let mut report = Report::default();
+        for machine in ["Linux 6.1", "Linux 6.12"] {
+            report.skip("vm-test", machine.to_owned(), "no qemu");
+        }
+        let text = report.render();
+        assert!(text.contains("  no qemu\n    vm-test: Linux 6.1\n    vm-test: Linux 6.12\n"), "{text}");
+        assert!(text.ends_with("0 passed, 0 failed, 2 skipped\n"), "{text}");
     }
 
     #[test]

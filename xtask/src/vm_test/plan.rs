@@ -32,21 +32,21 @@ pub(crate) fn tests(
     let mut contents = begin(workspace, variant, built);
     for built in built {
         let Some(own) = (built.program.filter)(variant) else { continue };
-        contents.plan += &test(built, filter.unwrap_or(own));
+        contents.plan += &test(built, filter.as_ref().map_or(own, std::slice::from_ref));
     }
     contents
 }
 
 /// The lines that run one program as cargo would.
-fn test(built: &Built, filter: &str) -> String {
+fn test(built: &Built, filter: &[&str]) -> String {
     let mut env: Vec<(&str, String)> =
         built.program.env.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     env.extend(built.c_programs.iter().map(|dir| (C_PROGRAMS_ENV, dir.to_string_lossy().into_owned())));
     let env: String = env.iter().map(|(name, value)| format!("{name}={} ", quoted(value))).collect();
     let folder = quoted(&built.folder.to_string_lossy());
     let executable = quoted(&built.executable.to_string_lossy());
-    let filter = if filter.is_empty() { String::new() } else { quoted(filter) };
-    format!("cd {folder} && run {} env {env}{executable} --show-output {filter}\n", built.program.name)
+    let filter: String = filter.iter().map(|word| format!(" {}", quoted(word))).collect();
+    format!("cd {folder} && run {} env {env}{executable} --show-output{filter}\n", built.program.name)
 }
 
 /// Runs one shell command.
@@ -79,7 +79,7 @@ mod tests {
         programs_of: &[],
         c_sources: None,
         env: &[("WORD", "it's $two \"words\"")],
-        filter: |variant| (variant == Variant::Full).then_some(""),
+        filter: |variant| (variant == Variant::Full).then_some(&[]),
     };
 
     fn built() -> Built {
@@ -101,9 +101,9 @@ mod tests {
 
     #[test]
     fn every_word_reaches_the_program_as_it_is() {
-        let words = run(&test(&built(), "a filter"));
+        let words = run(&test(&built(), &["a filter", "b"]));
         let expected = "[env]\n[WORD=it's $two \"words\"]\n[AFTERTRACE_C_PROGRAMS=/c programs]\n[printf]\n\
-                        [--show-output]\n[a filter]\n";
+                        [--show-output]\n[a filter]\n[b]\n";
         assert_eq!(words, expected);
     }
 
