@@ -7,6 +7,7 @@
 //! - [`oom`]: who the OOM killer kills, in which cgroups, on whose behalf
 //! - [`exit`]: when those victims are gone
 //! - [`swap`]: renames onto `..data`, by which a kubelet publishes a volume's new content
+//! - [`read_file`]: who opens a file of such a volume first
 //!
 //! They need no privileged tier: raw tracepoints, tracepoints, `bpf_probe_read_*` and a ring buffer run on
 //! every kernel from 5.8 on. Nothing here decides what an event means, and no program ever waits.
@@ -16,12 +17,14 @@
 #![feature(asm_experimental_arch)]
 
 mod cgroups;
+mod dentry;
 mod emit;
 mod exit;
 mod maps;
 mod memcg;
 mod oom;
 mod read;
+mod read_file;
 mod swap;
 mod task;
 

@@ -2,7 +2,12 @@
 //!
 //! Each map has a bound from [`limits`]; reaching it is counted, never silent.
 
-use aftertrace_ebpf_common::{config::Config, limits, loss::Loss, record::AwaitedName};
+use aftertrace_ebpf_common::{
+    config::Config,
+    limits,
+    loss::Loss,
+    record::{AwaitedName, VolumeKey},
+};
 use aya_ebpf::{
     Global,
     macros::map,
@@ -53,6 +58,37 @@ pub(crate) static AWAITED_CGROUPS: HashMap<AwaitedName, u32> =
 #[map]
 pub(crate) static PATH_SCRATCH: PerCpuArray<[u8; limits::USER_PATH_BYTES]> =
     PerCpuArray::with_max_entries(1, 0);
+
+/// The registered volumes, filled by the agent; the value says nothing.
+#[map]
+pub(crate) static VOLUME_ROOTS: HashMap<VolumeKey, u32> =
+    HashMap::with_max_entries(limits::MAX_VOLUME_ROOTS, 0);
+
+/// The devices that they lie on, filled by the agent; the value counts the volumes.
+#[map]
+pub(crate) static VOLUME_DEVICES: HashMap<u64, u32> =
+    HashMap::with_max_entries(limits::MAX_VOLUME_DEVICES, 0);
+
+/// First opens that have been told.
+#[map]
+pub(crate) static SEEN_OPENS: LruHashMap<SeenOpen, u32> =
+    LruHashMap::with_max_entries(limits::MAX_SEEN_OPENS, 0);
+
+/// One file of one generation, opened in one container.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct SeenOpen {
+    /// The kernfs id of the container's cgroup.
+    pub(crate) cgroup_id: u64,
+    /// The hash of the generation's name: an inode number is used again, by the generation after next.
+    pub(crate) generation: u64,
+    /// The inode number of the volume's root.
+    pub(crate) volume_inode: u64,
+    /// The file's inode number.
+    pub(crate) inode: u64,
+    /// The device of both.
+    pub(crate) device: u64,
+}
 
 /// A SIGKILL that the kernel sent, until `mark_victim` says that it was the OOM killer's.
 #[derive(Clone, Copy)]

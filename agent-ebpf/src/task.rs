@@ -30,6 +30,15 @@ pub(crate) fn start_boot_ns(task: u64) -> u64 {
     value(task, config!(offsets.task_start_boottime)).unwrap_or(ABSENT_U64)
 }
 
+/// When the task's process was made: the start of its first thread, for which it keeps even if that is gone.
+#[inline(always)]
+pub(crate) fn process_start_boot_ns(task: u64) -> u64 {
+    match pointer(task, config!(offsets.task_group_leader)) {
+        0 => ABSENT_U64,
+        leader => start_boot_ns(leader),
+    }
+}
+
 /// The address of the parent's task; 0 if it cannot be told. Programs run inside an RCU read section, and a
 /// parent's task is freed by RCU, so it is still there for the reads that follow.
 #[inline(always)]

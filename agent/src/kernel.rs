@@ -4,6 +4,7 @@
 //! load: btf → offsets → Config → programs attached      (once, at start)
 //! pod_cgroups: the cgroup file system → which cgroups are the kubelet's, for the programs
 //! drain: ring buffer → decode → Record → channel        (for as long as the agent runs)
+//! volumes: registered volumes → the map by which opens are matched
 //! loss: per-CPU counters → what was lost since last asked
 //! clock: boot_ns → wall time with an error bound
 //! ```
@@ -30,6 +31,8 @@ pub mod drain;
 
 pub mod loss;
 
+pub mod volumes;
+
 pub mod clock;
 
 pub use clock::{Wall, WallClock};
@@ -39,5 +42,7 @@ pub use load::{Attached, Kernel, KernelConfig, LoadError};
 pub use loss::{KernelLoss, LossReason, Losses};
 pub use pod_cgroups::{FoundCgroup, KubeletCgroups, PodCgroups};
 pub use record::{
-    CgroupChange, Exit, Limit, MemcgLevel, OomKill, OomRole, PodLevel, Record, Rename, RenameCall, Task,
+    CgroupChange, Exit, FileOpen, Limit, MemcgLevel, OomKill, OomRole, OpenCall, PodLevel, Record, Rename,
+    RenameCall, Task, VolumeId,
 };
+pub use volumes::WatchedVolumes;

@@ -206,7 +206,7 @@ fn watch_kernel(
         Ok(kernel) => kernel,
         Err(failure) => return without_kernel(config, &failure),
     };
-    let Kernel { attached, drain, losses, pod_cgroups, found_cgroups } = kernel;
+    let Kernel { attached, drain, losses, pod_cgroups, found_cgroups, volumes: _ } = kernel;
     let subjects: Vec<proto::Subject> = attached.subjects().iter().map(status::subject).collect();
     for subject in subjects.iter().filter(|s| s.tier == "none") {
         let reason = format!("{}: {}", subject.name, subject.missing.join("; "));

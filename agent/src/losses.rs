@@ -103,10 +103,17 @@ pub(crate) fn of_kernel(loss: LossReason) -> Option<(&'static str, GapReason, &'
     const OOM: &str = "kernel/oom";
     const SWAP: &str = "kernel/volume_swap";
     const PROCESS: &str = "kernel/lifetime";
+    const READ: &str = "kernel/config_read";
     let loss = match loss {
         LossReason::Program(loss) => loss,
         LossReason::Recursion { hook } => {
-            let component = if hook.contains("rename") { SWAP } else { OOM };
+            let component = if hook.contains("rename") {
+                SWAP
+            } else if hook.contains("open") {
+                READ
+            } else {
+                OOM
+            };
             return Some((component, RingFull, "the kernel skipped a run of a program"));
         }
         LossReason::Malformed => return Some(("agent/decode", RecordMalformed, "a record was malformed")),
@@ -127,6 +134,7 @@ pub(crate) fn of_kernel(loss: LossReason) -> Option<(&'static str, GapReason, &'
         Loss::LevelsTruncated => (OOM, PathTruncated, "a cgroup lies too deep for a record"),
         Loss::RingFullCgroup => (PROCESS, RingFull, "no room in the ring for a cgroup of a pod"),
         Loss::CgroupTableFull => (PROCESS, RingFull, "the table of the pods' cgroups was full"),
+        Loss::RingFullRead => (READ, RingFull, "no room in the ring for an open of a volume's file"),
         Loss::VictimUnreadable => (OOM, KernelReadFailed, "a victim could not be read"),
     })
 }

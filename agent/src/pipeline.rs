@@ -186,6 +186,7 @@ impl Pipeline {
                 }
             }
             Record::Rename(rename) => self.rename(rename).await,
+            Record::FileOpen(open) => trace!(pid = open.task.tgid, name = open.name, "a file was opened"),
             // There is no kind of fact for it yet; that the victim died is said by its container's status.
             Record::Exit(exit) => trace!(pid = exit.task.tgid, signal = exit.signal, "an OOM victim is gone"),
             Record::CgroupMade(made) => trace!(id = made.kernfs_id, name = made.name, "a cgroup was made"),

@@ -120,6 +120,40 @@ pub struct Offsets {
     pub nsproxy_mnt_ns: u32,
     /// `mnt_namespace.ns.inum`.
     pub mnt_ns_inum: u32,
+    /// `task_struct.group_leader`, the process of a thread.
+    pub task_group_leader: u32,
+    /// `task_struct.files`.
+    pub task_files: u32,
+    /// `files_struct.fdt`.
+    pub files_fdt: u32,
+    /// `fdtable.max_fds`.
+    pub fdtable_max_fds: u32,
+    /// `fdtable.fd`, the array of open files.
+    pub fdtable_fd: u32,
+    /// `file.f_path.dentry`; `f_path` lies in an anonymous union since Linux 6.13.
+    pub file_dentry: u32,
+    /// `file.f_flags` (`O_PATH`).
+    pub file_flags: u32,
+    /// `file.private_data`: of an inotify descriptor its group.
+    pub file_private: u32,
+    /// `dentry.d_parent`.
+    pub dentry_parent: u32,
+    /// `dentry.d_inode`.
+    pub dentry_inode: u32,
+    /// `dentry.d_sb`.
+    pub dentry_sb: u32,
+    /// `dentry.d_name.name`.
+    pub dentry_name: u32,
+    /// `dentry.d_name.hash_len`: hash under the parent, and length.
+    pub dentry_name_hash: u32,
+    /// `inode.i_ino`.
+    pub inode_ino: u32,
+    /// `inode.i_sb`.
+    pub inode_sb: u32,
+    /// `inode.i_mode`.
+    pub inode_mode: u32,
+    /// `super_block.s_dev`.
+    pub sb_dev: u32,
 }
 
 impl Offsets {
@@ -172,6 +206,23 @@ impl Offsets {
         memcg_events_oom_group_kill: NO_OFFSET,
         nsproxy_mnt_ns: NO_OFFSET,
         mnt_ns_inum: NO_OFFSET,
+        task_group_leader: NO_OFFSET,
+        task_files: NO_OFFSET,
+        files_fdt: NO_OFFSET,
+        fdtable_max_fds: NO_OFFSET,
+        fdtable_fd: NO_OFFSET,
+        file_dentry: NO_OFFSET,
+        file_flags: NO_OFFSET,
+        file_private: NO_OFFSET,
+        dentry_parent: NO_OFFSET,
+        dentry_inode: NO_OFFSET,
+        dentry_sb: NO_OFFSET,
+        dentry_name: NO_OFFSET,
+        dentry_name_hash: NO_OFFSET,
+        inode_ino: NO_OFFSET,
+        inode_sb: NO_OFFSET,
+        inode_mode: NO_OFFSET,
+        sb_dev: NO_OFFSET,
     };
 }
 
@@ -215,6 +266,9 @@ pub struct Config {
     pub offsets: Offsets,
     /// Formats of the rename calls, by [`crate::record::rename_call`].
     pub renames: [RenameFormat; 3],
+    /// Where `ret` lies in the `sys_exit` tracepoints of the open calls, by [`crate::record::open_call`];
+    /// [`NO_OFFSET`] for a call that this kernel lacks.
+    pub opens: [u32; 3],
     /// One of [`mark_victim_passes`].
     pub mark_victim_passes: u32,
     /// The bit of the memory controller in `cgroup_root.subsys_mask`; 0 if it is not known.
@@ -228,11 +282,12 @@ impl Config {
     pub const NONE: Self = Self {
         offsets: Offsets::NONE,
         renames: [RenameFormat::NONE; 3],
+        opens: [NO_OFFSET; 3],
         mark_victim_passes: mark_victim_passes::UNKNOWN,
         memory_controller: 0,
         kubepods_level: NO_OFFSET,
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 47 * 4);
-const _: () = assert!(size_of::<Config>() == 47 * 4 + 3 * 24 + 3 * 4);
+const _: () = assert!(size_of::<Offsets>() == 64 * 4);
+const _: () = assert!(size_of::<Config>() == 64 * 4 + 3 * 24 + 6 * 4);

@@ -55,6 +55,25 @@ pub const MAX_AWAITED_CGROUPS: u32 = 16;
 /// Bytes of an awaited name, its terminating NUL included. `kubepods-besteffort.slice` is 25 bytes and a
 /// slice repeats its parents; a longer one is not awaited, and the agent says so.
 pub const AWAITED_NAME_BYTES: usize = 64;
+/// Volumes whose opens are watched, of all pods of a node: 110 pods with a few each, many times over. The
+/// agent registers no more; a volume beyond it has no reload proof and says so.
+pub const MAX_VOLUME_ROOTS: u32 = 16_384;
+
+/// File systems on which such volumes lie: the kubelet's root, and a tmpfs for each Secret and each projected
+/// volume.
+pub const MAX_VOLUME_DEVICES: u32 = 16_384;
+
+/// Parents walked from a file up to its volume: an item's path may have up to eight folders, then comes the
+/// generation, then the root. A file deeper than that is not seen.
+pub const MAX_FILE_PARENTS: usize = 10;
+
+/// First opens remembered, one per container, generation and file: a hundred pods with a few dozen files, for
+/// several generations. The oldest is forgotten (LRU) and then told once more, which the agent sees.
+pub const MAX_SEEN_OPENS: u32 = 65_536;
+
+/// Bytes kept of one file's or generation's name, its terminating NUL included: the kernel's `NAME_MAX` and
+/// one, so no name is cut.
+pub const FILE_NAME_BYTES: usize = 256;
 
 /// Bytes of the ring buffer unless the agent sets another size: about 380 OOM kills or 850 swaps.
 pub const DEFAULT_RING_BYTES: u32 = 1 << 20;

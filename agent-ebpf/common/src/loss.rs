@@ -36,11 +36,13 @@ pub enum Loss {
     RingFullCgroup = 13,
     /// A cgroup of a pod could not be remembered; its processes are taken for the host's.
     CgroupTableFull = 14,
+    /// The ring buffer had no room for a first open of a volume's file.
+    RingFullRead = 15,
 }
 
 impl Loss {
     /// All reasons, in the order of their slots.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::RingFullOomKill,
         Self::RingFullRename,
         Self::RingFullExit,
@@ -56,6 +58,7 @@ impl Loss {
         Self::VictimUnreadable,
         Self::RingFullCgroup,
         Self::CgroupTableFull,
+        Self::RingFullRead,
     ];
 
     /// The number of slots in the per-CPU array.

@@ -7,7 +7,9 @@
 #[cfg(feature = "user")]
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::limits::{AWAITED_NAME_BYTES, CGROUP_NAME_BYTES, COMM_BYTES, MAX_MEMCG_LEVELS, PATH_BYTES};
+use crate::limits::{
+    AWAITED_NAME_BYTES, CGROUP_NAME_BYTES, COMM_BYTES, FILE_NAME_BYTES, MAX_MEMCG_LEVELS, PATH_BYTES,
+};
 
 /// An absent 64-bit fact.
 pub const ABSENT_U64: u64 = u64::MAX;
@@ -28,6 +30,8 @@ pub mod kind {
     pub const CGROUP_MADE: u32 = 10;
     /// [`super::CgroupChange`] of one that is gone; its name is not told again.
     pub const CGROUP_GONE: u32 = 11;
+    /// [`super::FileOpen`].
+    pub const FILE_OPEN: u32 = 20;
 }
 
 /// What a cgroup is in the kubelet's tree: the values of the map `POD_CGROUPS` and of
@@ -72,6 +76,22 @@ pub mod rename_call {
     /// `renameat2(2)`.
     pub const RENAMEAT2: u32 = 2;
 }
+
+/// Values of [`FileOpen::call`], and indexes into [`crate::config::Config::opens`].
+pub mod open_call {
+    /// `open(2)`; arm64 has none.
+    pub const OPEN: u32 = 0;
+    /// `openat(2)`.
+    pub const OPENAT: u32 = 1;
+    /// `openat2(2)`.
+    pub const OPENAT2: u32 = 2;
+    /// Not told by the call: the kernel's own function saw it.
+    pub const ANY: u32 = 3;
+}
+
+/// The key of the map of registered volumes: the kernel's device number (`s_dev`, not `st_dev`) and the inode
+/// number of the volume's root directory.
+pub type VolumeKey = [u64; 2];
 
 /// What every record begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,6 +271,34 @@ pub struct CgroupChange {
     pub name: [u8; CGROUP_NAME_BYTES],
 }
 
+/// The first open of a file of a registered volume by a process of a container, for each generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct FileOpen {
+    /// `boot_ns` is the time the call returned; in the tracing tier the time it was permitted.
+    pub header: Header,
+    /// Who opened.
+    pub task: Task,
+    /// When the process, not the thread, was made, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub process_start_boot_ns: u64,
+    /// The kernfs id of the container's cgroup, or of the pod's if it is in no container's.
+    pub cgroup_id: u64,
+    /// The volume, as registered.
+    pub volume: VolumeKey,
+    /// The file's inode number.
+    pub inode: u64,
+    /// Directories between the file and the volume's root, the generation's own included; never 0.
+    pub depth: u32,
+    /// One of [`open_call`].
+    pub call: u32,
+    /// The name of the directory just below the volume's root, NUL-terminated: the generation.
+    pub generation: [u8; FILE_NAME_BYTES],
+    /// The file's last path component, NUL-terminated.
+    pub name: [u8; FILE_NAME_BYTES],
+}
+
+const _: () = assert!(size_of::<FileOpen>() == 104 + 2 * FILE_NAME_BYTES);
 const _: () = assert!(size_of::<Header>() == 16);
 const _: () = assert!(size_of::<AwaitedName>() == 8 + AWAITED_NAME_BYTES);
 const _: () = assert!(size_of::<CgroupChange>() == 40 + CGROUP_NAME_BYTES);

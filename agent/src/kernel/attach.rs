@@ -14,13 +14,13 @@ use super::{
     loss::WatchedProgram,
     offsets::{Located, MissingFact},
     plan::{Hook, PLANS, Plan},
-    tracefs::RenameFormats,
+    tracefs::CallFormats,
 };
 
 /// What is known of this kernel before anything is attached.
 pub(super) struct Target {
     pub(super) located: Located,
-    pub(super) formats: RenameFormats,
+    pub(super) formats: CallFormats,
     pub(super) btf_path: PathBuf,
     /// The kernel's types as the loader wants them, read when the first function is hooked: they take some
     /// 20 MB, and are dropped with the target.
@@ -29,7 +29,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(located: Located, formats: RenameFormats, btf_path: PathBuf) -> Self {
+    pub(super) fn new(located: Located, formats: CallFormats, btf_path: PathBuf) -> Self {
         Self { located, formats, btf_path, types: OnceCell::new(), is_locked_down: hook::is_locked_down() }
     }
 
@@ -153,6 +153,18 @@ fn check_needs(subject: Subject, located: &Located) -> Result<(), HookError> {
             (o.task_pid != NO_OFFSET, "a task's tid"),
             (o.task_signal != NO_OFFSET, "a task's signal state"),
             (o.signal_live != NO_OFFSET, "which thread exits last"),
+        ],
+        Subject::Read => &[
+            (o.task_tgid != NO_OFFSET, "a task's tgid"),
+            (o.task_pid != NO_OFFSET, "a task's tid"),
+            (o.file_dentry != NO_OFFSET, "a file's directory entry"),
+            (o.dentry_parent != NO_OFFSET, "a directory entry's parent"),
+            (o.dentry_inode != NO_OFFSET, "a directory entry's inode"),
+            (o.dentry_sb != NO_OFFSET, "a directory entry's file system"),
+            (o.dentry_name != NO_OFFSET, "a directory entry's name"),
+            (o.dentry_name_hash != NO_OFFSET, "the hash of a directory entry's name"),
+            (o.inode_ino != NO_OFFSET, "an inode's number"),
+            (o.sb_dev != NO_OFFSET, "a file system's device"),
         ],
         Subject::Swap => {
             &[(o.task_tgid != NO_OFFSET, "a task's tgid"), (o.task_pid != NO_OFFSET, "a task's tid")]

@@ -6,12 +6,13 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use aftertrace_ebpf_common::record::{
-    self as raw, ABSENT_I32, ABSENT_U32, ABSENT_U64, kind, oom_role, pod_level, rename_call,
+    self as raw, ABSENT_I32, ABSENT_U32, ABSENT_U64, kind, oom_role, open_call, pod_level, rename_call,
 };
 use zerocopy::FromBytes;
 
 use super::record::{
-    CgroupChange, Exit, Limit, MemcgLevel, OomKill, OomRole, PodLevel, Record, Rename, RenameCall, Task,
+    CgroupChange, Exit, FileOpen, Limit, MemcgLevel, OomKill, OomRole, OpenCall, PodLevel, Record, Rename,
+    RenameCall, Task, VolumeId,
 };
 
 /// The working directory in place of a directory's descriptor.
@@ -42,6 +43,9 @@ pub enum DecodeError {
     /// An enumeration has a value this build does not know.
     #[error("a record has an unknown {0}")]
     Unknown(&'static str),
+    /// A file or a generation has no name.
+    #[error("a record lacks a name")]
+    NoName,
     /// A rename's target changed in its writer's memory after the program compared it.
     #[error("a rename's target is no longer `..data`")]
     NotData,
@@ -73,6 +77,7 @@ impl Decoder {
             kind::EXIT => exit(whole(bytes)?).map(Record::Exit),
             kind::CGROUP_MADE => cgroup_change(whole(bytes)?).map(Record::CgroupMade),
             kind::CGROUP_GONE => cgroup_change(whole(bytes)?).map(Record::CgroupGone),
+            kind::FILE_OPEN => file_open(whole(bytes)?).map(|open| Record::FileOpen(Box::new(open))),
             unknown => Err(DecodeError::Kind(unknown)),
         }
     }
@@ -167,6 +172,36 @@ fn rename(raw: &raw::Rename) -> Result<Rename, DecodeError> {
         old_path: path(&raw.old_path),
         new_path,
     })
+}
+
+fn file_open(raw: &raw::FileOpen) -> Result<FileOpen, DecodeError> {
+    let name = |bytes| match until_nul(bytes) {
+        [] => Err(DecodeError::NoName),
+        name => Ok(String::from_utf8_lossy(name).into_owned()),
+    };
+    Ok(FileOpen {
+        boot_ns: raw.header.boot_ns,
+        task: task(&raw.task)?,
+        process_start_boot_ns: known(raw.process_start_boot_ns),
+        cgroup_id: known(raw.cgroup_id),
+        volume: volume(raw.volume)?,
+        inode: known(raw.inode),
+        is_direct: raw.depth == 1,
+        generation: name(&raw.generation)?,
+        name: name(&raw.name)?,
+        call: match raw.call {
+            open_call::OPEN => Some(OpenCall::Open),
+            open_call::OPENAT => Some(OpenCall::Openat),
+            open_call::OPENAT2 => Some(OpenCall::Openat2),
+            open_call::ANY => None,
+            _ => return Err(DecodeError::Unknown("open call")),
+        },
+    })
+}
+
+fn volume([device, inode]: raw::VolumeKey) -> Result<VolumeId, DecodeError> {
+    let device = u32::try_from(device).map_err(|_| DecodeError::Unknown("device"))?;
+    Ok(VolumeId { device, inode })
 }
 
 fn exit(raw: &raw::Exit) -> Result<Exit, DecodeError> {

@@ -15,11 +15,13 @@ pub enum Subject {
     Lifetime,
     /// Renames onto `..data`.
     Swap,
+    /// First opens of files of registered volumes.
+    Read,
 }
 
 impl Subject {
     /// All subjects, in the order in which they are attached: what a hook hands on to is there before it.
-    pub const ALL: [Self; 3] = [Self::Lifetime, Self::OomKill, Self::Swap];
+    pub const ALL: [Self; 4] = [Self::Lifetime, Self::OomKill, Self::Read, Self::Swap];
 
     /// The name in `aft status` and in losses.
     #[must_use]
@@ -28,6 +30,7 @@ impl Subject {
             Self::OomKill => "oom_kill",
             Self::Lifetime => "lifetime",
             Self::Swap => "swap",
+            Self::Read => "config_read",
         }
     }
 
@@ -38,6 +41,7 @@ impl Subject {
             (Self::Swap, Tier::Tracepoint) => {
                 &["renames by io_uring and by 32-bit programs, which run no system-call tracepoint"]
             }
+            (Self::Read, Tier::Tracepoint) => &["files opened by io_uring, by 32-bit programs, or by handle"],
             _ => &[],
         }
     }

@@ -30,7 +30,8 @@ use super::{
     loss::Losses,
     offsets::{self, Located},
     pod_cgroups::{FoundCgroup, KubeletCgroups, PodCgroups},
-    tracefs::RenameFormats,
+    tracefs::CallFormats,
+    volumes::WatchedVolumes,
 };
 
 /// The programs, built by the build script.
@@ -135,6 +136,8 @@ pub struct Kernel {
     pub drain: Drain,
     /// What is missing from the records.
     pub losses: Losses,
+    /// The volumes whose opens are seen; none yet.
+    pub volumes: WatchedVolumes,
 }
 
 impl Kernel {
@@ -144,10 +147,11 @@ impl Kernel {
     /// See [`LoadError`]. That a subject could not be observed is no error: its status says so.
     pub fn load(config: &KernelConfig) -> Result<Self, LoadError> {
         let located = locate(config)?;
-        let formats = RenameFormats::read(config.may_mount_tracefs);
+        let formats = CallFormats::read(config.may_mount_tracefs);
         let told = Config {
             offsets: located.offsets,
-            renames: formats.places(),
+            renames: formats.renames(),
+            opens: formats.opens(),
             mark_victim_passes: located.mark_victim_passes,
             memory_controller: located.memory_controller,
             kubepods_level: config.kubelet_cgroups.as_ref().map_or(NO_OFFSET, KubeletCgroups::kubepods_level),
@@ -173,6 +177,10 @@ impl Kernel {
             .map_err(|source| LoadError::Map { name: "EVENTS", source })?;
         let counters = PerCpuArray::try_from(take_map(&mut programs, "LOSSES")?)
             .map_err(|source| LoadError::Map { name: "LOSSES", source })?;
+        let roots = aya::maps::HashMap::try_from(take_map(&mut programs, "VOLUME_ROOTS")?)
+            .map_err(|source| LoadError::Map { name: "VOLUME_ROOTS", source })?;
+        let devices = aya::maps::HashMap::try_from(take_map(&mut programs, "VOLUME_DEVICES")?)
+            .map_err(|source| LoadError::Map { name: "VOLUME_DEVICES", source })?;
         let decoder = Decoder::new(rustix::param::page_size() as u64);
         Ok(Self {
             attached: Attached { subjects, _programs: programs },
@@ -180,6 +188,7 @@ impl Kernel {
             found_cgroups,
             drain: Drain::new(ring, decoder, Arc::clone(&malformed)),
             losses: Losses::new(counters, watched, malformed),
+            volumes: WatchedVolumes::new(roots, devices),
         })
     }
 }
@@ -225,7 +234,7 @@ mod tests {
     use zerocopy::{FromBytes as _, IntoBytes as _};
 
     use super::super::{attach::load, hook::HookError, plan::PLANS};
-    use super::{KernelConfig, LoadError, RenameFormats, Target, load_object, locate};
+    use super::{CallFormats, KernelConfig, LoadError, Target, load_object, locate};
 
     fn refused(btf_path: &Path) -> LoadError {
         let config = KernelConfig { btf_path: btf_path.to_path_buf(), ..KernelConfig::default() };
@@ -252,7 +261,7 @@ mod tests {
             Ok(located) => located,
             Err(error) => return println!("SKIPPED: {error}"),
         };
-        let target = Target::new(located, RenameFormats::read(false), config.btf_path.clone());
+        let target = Target::new(located, CallFormats::read(false), config.btf_path.clone());
         let located = &target.located;
         let format =
             RenameFormat { old_name: 24, new_name: 40, old_dfd: 16, new_dfd: 32, flags: 48, ret: 16 };
@@ -263,6 +272,7 @@ mod tests {
             mark_victim_passes: passes,
             memory_controller: located.memory_controller,
             kubepods_level: 1,
+            opens: [16; 3],
         };
         let without = (0..told.as_bytes().len()).step_by(4).map(|word| {
             let mut bytes = told.as_bytes().to_vec();

@@ -62,6 +62,7 @@ impl LossReason {
             Self::Program(Loss::VictimUnreadable) => "victim_unreadable",
             Self::Program(Loss::RingFullCgroup) => "ring_full_cgroup",
             Self::Program(Loss::CgroupTableFull) => "cgroup_table_full",
+            Self::Program(Loss::RingFullRead) => "ring_full_config_read",
             Self::Recursion { .. } => "recursion_miss",
             Self::Malformed => "malformed_record",
         }

@@ -66,9 +66,10 @@ pub struct Located {
 const OOM: &[Subject] = &[Subject::OomKill];
 const EXIT: &[Subject] = &[Subject::Lifetime];
 const SWAP: &[Subject] = &[Subject::Swap];
+const READ: &[Subject] = &[Subject::Read];
 const EVERY: &[Subject] = &Subject::ALL;
 /// What is filtered by the cgroup of a task needs these.
-const CGROUPS: &[Subject] = &[Subject::OomKill, Subject::Lifetime];
+const CGROUPS: &[Subject] = &[Subject::OomKill, Subject::Lifetime, Subject::Read];
 
 /// A path to a member: its structure, and the steps from there.
 type Path<'s> = (&'static str, &'s [Step<'s>]);
@@ -136,6 +137,7 @@ pub fn locate(btf: &Btf<'_>) -> Located {
     memory(&mut finder);
     cgroups(&mut finder);
     namespaces(&mut finder);
+    files(&mut finder);
     mark_victim(&mut finder);
     finder.located
 }
@@ -283,6 +285,41 @@ fn namespaces(f: &mut Finder<'_, '_>) {
     f.find(fact, SWAP, |o| &mut o.nsproxy_mnt_ns, 8, &[("nsproxy", &[Member("mnt_ns")])]);
     let inum = [Member("ns"), Member("inum")];
     f.find(fact, SWAP, |o| &mut o.mnt_ns_inum, 4, &[("mnt_namespace", &inum)]);
+}
+
+/// What is open, and where it lies: `files_struct`, `file`, `dentry`, `inode`, `super_block`.
+fn files(f: &mut Finder<'_, '_>) {
+    let task = "task_struct";
+    let leader = [Member("group_leader")];
+    f.find("a thread's process", READ, |o| &mut o.task_group_leader, 8, &[(task, &leader)]);
+    let fact = "a task's open files";
+    f.find(fact, READ, |o| &mut o.task_files, 8, &[(task, &[Member("files")])]);
+    f.find(fact, READ, |o| &mut o.files_fdt, 8, &[("files_struct", &[Member("fdt")])]);
+    f.find(fact, READ, |o| &mut o.fdtable_max_fds, 4, &[("fdtable", &[Member("max_fds")])]);
+    f.find(fact, READ, |o| &mut o.fdtable_fd, 8, &[("fdtable", &[Member("fd")])]);
+    let file = "file";
+    let entry = [Member("f_path"), Member("dentry")];
+    f.find("a file's directory entry", READ, |o| &mut o.file_dentry, 8, &[(file, &entry)]);
+    f.find("how a file was opened", READ, |o| &mut o.file_flags, 4, &[(file, &[Member("f_flags")])]);
+    f.find("an inotify group", READ, |o| &mut o.file_private, 8, &[(file, &[Member("private_data")])]);
+
+    let entry = "dentry";
+    let parent = [Member("d_parent")];
+    f.find("a directory entry's parent", READ, |o| &mut o.dentry_parent, 8, &[(entry, &parent)]);
+    let inode = [Member("d_inode")];
+    f.find("a directory entry's inode", READ, |o| &mut o.dentry_inode, 8, &[(entry, &inode)]);
+    f.find("a directory entry's file system", READ, |o| &mut o.dentry_sb, 8, &[(entry, &[Member("d_sb")])]);
+    let name = [Member("d_name"), Member("name")];
+    f.find("a directory entry's name", READ, |o| &mut o.dentry_name, 8, &[(entry, &name)]);
+    let hash = [Member("d_name"), Member("hash_len")];
+    f.find("the hash of a directory entry's name", READ, |o| &mut o.dentry_name_hash, 8, &[(entry, &hash)]);
+
+    let inode = "inode";
+    f.find("an inode's number", READ, |o| &mut o.inode_ino, 8, &[(inode, &[Member("i_ino")])]);
+    f.find("an inode's file system", READ, |o| &mut o.inode_sb, 8, &[(inode, &[Member("i_sb")])]);
+    f.find("an inode's type", READ, |o| &mut o.inode_mode, 2, &[(inode, &[Member("i_mode")])]);
+    let device = [Member("s_dev")];
+    f.find("a file system's device", READ, |o| &mut o.sb_dev, 4, &[("super_block", &device)]);
 }
 
 /// What `mark_victim` passes: `(task, uid)` from 6.9 on and in backports of it, `(pid)` before.

@@ -30,6 +30,8 @@ pub(super) enum Enough {
     /// Entry and exit of one system call at least; which call a program uses is its own affair, and each
     /// architecture has its own.
     OneCall,
+    /// One at least: each is a call of its own.
+    Any,
 }
 
 impl Plan {
@@ -37,6 +39,7 @@ impl Plan {
     pub(super) fn is_enough(&self, attached: &[&str]) -> bool {
         match self.enough {
             Enough::All => self.hooks.iter().all(|hook| attached.contains(&hook.label)),
+            Enough::Any => !attached.is_empty(),
             Enough::OneCall => attached.iter().any(|entry| {
                 let exit = entry.replace("/sys_enter_", "/sys_exit_");
                 exit != *entry && attached.contains(&exit.as_str())
@@ -83,6 +86,22 @@ pub(super) const PLANS: &[Plan] = &[
             hook("enter_renameat2", "tp:syscalls/sys_enter_renameat2"),
         ],
         enough: Enough::OneCall,
+    },
+    Plan {
+        subject: Subject::Read,
+        tier: Tier::Tracing,
+        hooks: &[hook("security_file_open", "fexit:security_file_open")],
+        enough: Enough::All,
+    },
+    Plan {
+        subject: Subject::Read,
+        tier: Tier::Tracepoint,
+        hooks: &[
+            hook("exit_open", "tp:syscalls/sys_exit_open"),
+            hook("exit_openat", "tp:syscalls/sys_exit_openat"),
+            hook("exit_openat2", "tp:syscalls/sys_exit_openat2"),
+        ],
+        enough: Enough::Any,
     },
 ];
 

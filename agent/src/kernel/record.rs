@@ -19,6 +19,8 @@ pub enum Record {
     CgroupMade(CgroupChange),
     /// A cgroup of the kubelet's is gone.
     CgroupGone(CgroupChange),
+    /// A container opened a file of a registered volume for the first time.
+    FileOpen(Box<FileOpen>),
 }
 
 /// One task.
@@ -168,6 +170,9 @@ pub enum RenameCall {
 }
 
 impl RenameCall {
+    /// All, in the order of their numbers in records.
+    pub const ALL: [Self; 3] = [Self::Rename, Self::Renameat, Self::Renameat2];
+
     /// The call's name in the kernel.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -175,6 +180,66 @@ impl RenameCall {
             Self::Rename => "rename",
             Self::Renameat => "renameat",
             Self::Renameat2 => "renameat2",
+        }
+    }
+}
+
+/// A volume's root directory as the kernel identifies it; never by a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VolumeId {
+    /// The file system's `s_dev`, which is not every file system's `st_dev`.
+    pub device: u32,
+    /// The directory's inode number. The kernel uses it again once the directory is gone.
+    pub inode: u64,
+}
+
+/// The first open of one file of one generation in one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileOpen {
+    /// When it was opened, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// Who opened.
+    pub task: Task,
+    /// When the process, not the thread, was made; with `task.tgid` an identity for this boot.
+    pub process_start_boot_ns: Option<u64>,
+    /// The kernfs id of the container's cgroup, or of the pod's if it is in no container's.
+    pub cgroup_id: Option<u64>,
+    /// The volume, as registered.
+    pub volume: VolumeId,
+    /// The file's inode number; used again once the generation is gone.
+    pub inode: Option<u64>,
+    /// Whether it lies in the generation's directory itself rather than in a folder of it.
+    pub is_direct: bool,
+    /// The generation's directory.
+    pub generation: String,
+    /// The file's last path component.
+    pub name: String,
+    /// The system call; nothing if the kernel's own function saw it, whichever call it was.
+    pub call: Option<OpenCall>,
+}
+
+/// Which of the open calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenCall {
+    /// `open(2)`; arm64 has none.
+    Open,
+    /// `openat(2)`.
+    Openat,
+    /// `openat2(2)`.
+    Openat2,
+}
+
+impl OpenCall {
+    /// All, in the order of their numbers in records.
+    pub const ALL: [Self; 3] = [Self::Open, Self::Openat, Self::Openat2];
+
+    /// The call's name in the kernel.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Openat => "openat",
+            Self::Openat2 => "openat2",
         }
     }
 }

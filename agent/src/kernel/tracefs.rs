@@ -9,7 +9,7 @@ use aftertrace_ebpf_common::config::{NO_OFFSET, RenameFormat};
 use rustix::io::Errno;
 use tracing::info;
 
-use super::record::RenameCall;
+use super::record::{OpenCall, RenameCall};
 
 /// Where tracefs belongs; the loader looks in the same two places.
 const MOUNT_POINT: &str = "/sys/kernel/tracing";
@@ -120,29 +120,53 @@ pub fn field(format: &str, name: &str) -> Option<FieldPlace> {
     })
 }
 
-/// The formats of the rename calls, by [`RenameCall`]; or why one has none.
-pub(super) struct RenameFormats([Result<RenameFormat, TracefsError>; 3]);
+/// The formats of the system calls whose tracepoints are used; or why one has none.
+pub(super) struct CallFormats {
+    /// By [`RenameCall`].
+    renames: [Result<RenameFormat, TracefsError>; 3],
+    /// By [`OpenCall`]: where `ret` lies at the exit.
+    opens: [Result<u32, TracefsError>; 3],
+}
 
-impl RenameFormats {
-    /// Reads all three. That a call does not exist is no failure of the others.
+impl CallFormats {
+    /// Reads all of them. That a call does not exist is no failure of the others.
     pub(super) fn read(may_mount: bool) -> Self {
         let tracefs = Tracefs::open(may_mount);
-        let calls = [RenameCall::Rename, RenameCall::Renameat, RenameCall::Renameat2];
-        Self(calls.map(|call| tracefs.clone().and_then(|tracefs| rename_format(tracefs, call))))
+        let renames =
+            RenameCall::ALL.map(|call| tracefs.clone().and_then(|tracefs| rename_format(tracefs, call)));
+        let opens =
+            OpenCall::ALL.map(|call| tracefs.clone().and_then(|tracefs| returned(tracefs, call.as_str())));
+        Self { renames, opens }
     }
 
-    /// What the programs are told.
-    pub(super) fn places(&self) -> [RenameFormat; 3] {
-        self.0.each_ref().map(|format| format.as_ref().copied().unwrap_or(RenameFormat::NONE))
+    /// What the programs are told of the rename calls.
+    pub(super) fn renames(&self) -> [RenameFormat; 3] {
+        self.renames.each_ref().map(|format| format.as_ref().copied().unwrap_or(RenameFormat::NONE))
+    }
+
+    /// What they are told of the open calls.
+    pub(super) fn opens(&self) -> [u32; 3] {
+        self.opens.each_ref().map(|place| place.as_ref().copied().unwrap_or(NO_OFFSET))
     }
 
     /// Whether the formats that a hook of that label needs are known.
     pub(super) fn check(&self, label: &str) -> Result<(), TracefsError> {
-        let calls = [RenameCall::Rename, RenameCall::Renameat, RenameCall::Renameat2];
-        let is_of = |call: &RenameCall| label.ends_with(&format!("_{}", call.as_str()));
-        let Some(call) = calls.into_iter().find(is_of) else { return Ok(()) };
-        self.0[call as usize].as_ref().map(drop).map_err(Clone::clone)
+        let is_of = |call: &str| label.starts_with("tp:") && label.ends_with(&format!("_{call}"));
+        if let Some(call) = RenameCall::ALL.into_iter().find(|call| is_of(call.as_str())) {
+            return self.renames[call as usize].as_ref().map(drop).map_err(Clone::clone);
+        }
+        if let Some(call) = OpenCall::ALL.into_iter().find(|call| is_of(call.as_str())) {
+            return self.opens[call as usize].as_ref().map(drop).map_err(Clone::clone);
+        }
+        Ok(())
     }
+}
+
+/// Where a call's result lies at its exit.
+fn returned(tracefs: Tracefs, call: &'static str) -> Result<u32, TracefsError> {
+    let exit = tracefs.format("syscalls", &format!("sys_exit_{call}"))?;
+    let ret = field(&exit, "ret").filter(|field| field.size == 8);
+    ret.map(|field| field.offset).ok_or(TracefsError::NoSuchField { call, field: "ret" })
 }
 
 /// One call's format, entry and exit.

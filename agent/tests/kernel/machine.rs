@@ -11,7 +11,7 @@ use std::{
 
 use aftertrace_agent::kernel::{
     Attached, FoundCgroup, Kernel, KernelConfig, KubeletCgroups, LoadError, Losses, PodCgroups, Record,
-    Subject,
+    Subject, WatchedVolumes,
 };
 use tokio::sync::mpsc;
 
@@ -26,6 +26,7 @@ pub(crate) struct Observer {
     /// What there was of the kubelet's cgroups at the start.
     pub(crate) found: Vec<FoundCgroup>,
     pub(crate) pod_cgroups: PodCgroups,
+    pub(crate) volumes: WatchedVolumes,
     records: mpsc::Receiver<Record>,
 }
 
@@ -40,7 +41,7 @@ impl Observer {
             }
             Err(error) => panic!("{error}: {error:?}"),
         };
-        let Kernel { attached, drain, losses, pod_cgroups, found_cgroups: found } = kernel;
+        let Kernel { attached, drain, losses, pod_cgroups, found_cgroups: found, volumes } = kernel;
         let status = attached
             .subjects()
             .iter()
@@ -58,7 +59,7 @@ impl Observer {
         }
         let (sender, records) = mpsc::channel(1024);
         tokio::spawn(async move { drain.run(sender).await.expect("the runtime has I/O enabled") });
-        Some(Self { _attached: attached, losses, found, pod_cgroups, records })
+        Some(Self { _attached: attached, losses, found, pod_cgroups, volumes, records })
     }
 
     /// The first record that `pick` takes; those before it that it does not take are other processes'.

@@ -6,6 +6,7 @@ mod machine;
 
 mod oom;
 mod processes;
+mod reads;
 mod refused;
 mod rename;
 mod ring;
