@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{deb, system};
+use super::{deb, say, system};
 use crate::child;
 
 /// A series of the matrix.
@@ -61,18 +61,39 @@ impl Kernel {
     }
 }
 
-/// Brings the newest kernel of a series unless it is there.
+/// Brings the newest kernel of a series unless it is there. Where apt cannot, the newest that it brought before
+/// will do.
 pub(crate) fn bring(tools: &Path, series: Series) -> Result<Kernel> {
-    let package = newest_package(series)?;
+    newest_package(series).and_then(|package| bring_package(tools, series, &package)).or_else(|error| {
+        let Some(kernel) = brought_before(tools, series) else { return Err(error) };
+        say(&format!("taking {}, because no newer one can be had: {error:#}", kernel.release));
+        Ok(kernel)
+    })
+}
+
+fn bring_package(tools: &Path, series: Series, package: &str) -> Result<Kernel> {
     let release = package.trim_start_matches(PREFIX).to_owned();
-    let kernel = Kernel { series, dir: tools.join("kernels").join(&release), release };
+    let kernel = Kernel { series, dir: folder(tools).join(&release), release };
     if !kernel.image().exists() {
-        let unpacked = deb::unpack(tools, &package)?;
+        let unpacked = deb::unpack(tools, package)?;
         fs::create_dir_all(&kernel.dir).with_context(|| format!("make {}", kernel.dir.display()))?;
         let image = unpacked.join(format!("boot/vmlinuz-{}", kernel.release));
         fs::rename(&image, kernel.image()).with_context(|| format!("take {}", image.display()))?;
     }
     Ok(kernel)
+}
+
+fn brought_before(tools: &Path, series: Series) -> Option<Kernel> {
+    let entries =
+        fs::read_dir(folder(tools)).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let known: Vec<String> = entries.map(|release| format!("{PREFIX}{release}")).collect();
+    let release = newest(&known.join("\n"), series)?.trim_start_matches(PREFIX).to_owned();
+    let kernel = Kernel { series, dir: folder(tools).join(&release), release };
+    kernel.image().exists().then_some(kernel)
+}
+
+fn folder(tools: &Path) -> PathBuf {
+    tools.join("kernels")
 }
 
 /// Before the release in a package's name.
@@ -142,5 +163,19 @@ linux-image-cloud-amd64 - Linux for x86-64 cloud (meta-package)
     fn a_series_that_apt_does_not_know_is_none() {
         assert_eq!(newest("linux-image-6.12.1+deb12-cloud-amd64 - x\n", Series::V6_1), None);
         assert_eq!(newest("", Series::V6_12), None);
+    }
+
+    #[test]
+    fn without_apt_the_newest_that_is_there_will_do() {
+        let tools = tempfile::tempdir().expect("a temporary folder");
+        for release in ["6.1.0-9-cloud-amd64", "6.1.0-56-cloud-amd64", "6.12.1+deb12-cloud-amd64"] {
+            let dir = folder(tools.path()).join(release);
+            fs::create_dir_all(&dir).expect("make a folder");
+            fs::write(dir.join("vmlinuz"), "").expect("write a file");
+        }
+        let found = |series| brought_before(tools.path(), series).map(|kernel| kernel.release);
+        assert_eq!(found(Series::V6_1).as_deref(), Some("6.1.0-56-cloud-amd64"));
+        fs::remove_file(folder(tools.path()).join("6.12.1+deb12-cloud-amd64/vmlinuz")).expect("it is there");
+        assert_eq!(found(Series::V6_12), None);
     }
 }
