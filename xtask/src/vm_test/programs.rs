@@ -67,7 +67,9 @@ pub(crate) struct Built {
 #[derive(Debug, Deserialize)]
 struct Message {
     reason: String,
+    package_id: Option<String>,
     target: Option<Target>,
+    profile: Option<Profile>,
     executable: Option<PathBuf>,
     manifest_path: Option<PathBuf>,
 }
@@ -76,6 +78,28 @@ struct Message {
 struct Target {
     name: String,
     kind: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Profile {
+    /// Whether it is built with the test harness: of a program, its unit tests and not itself.
+    test: bool,
+}
+
+impl Message {
+    fn is(&self, package: &str, target: &str, kind: &str) -> bool {
+        self.reason == "compiler-artifact"
+            && self.package_id.as_deref().is_some_and(|id| package_of(id) == Some(package))
+            && self.target.as_ref().is_some_and(|found| found.name == target && found.kind == [kind])
+            && self.profile.as_ref().is_some_and(|profile| profile.test == (kind == "test"))
+    }
+}
+
+/// The name in a package id: `path+file:///a/agent#aftertrace-agent@0.1.0`, or `path+file:///a/xtask#0.1.0` of
+/// a package that is called as its folder.
+fn package_of(id: &str) -> Option<&str> {
+    let (path, version) = id.split_once('#')?;
+    version.split_once('@').map(|(name, _)| name).or_else(|| path.rsplit('/').next())
 }
 
 /// Builds the programs as `cargo test` of their packages alone would, so that nothing is compiled twice for
@@ -122,22 +146,17 @@ fn built_by(workspace: &Workspace, mut build: Command, programs: &[&'static Prog
 }
 
 fn pick(workspace: &Workspace, messages: &[Message], program: &'static Program) -> Result<Built> {
-    let artefacts = || messages.iter().filter(|message| message.reason == "compiler-artifact");
-    let is = |message: &Message, name: &str, kind: &str| {
-        message
-            .target
-            .as_ref()
-            .is_some_and(|target| target.name == name && target.kind.iter().any(|found| found == kind))
-    };
-    let test = artefacts().find(|message| is(message, program.name, "test"));
+    let test = messages.iter().find(|message| message.is(program.package, program.name, "test"));
     let Some((executable, manifest)) =
         test.and_then(|test| test.executable.clone().zip(test.manifest_path.clone()))
     else {
         bail!("cargo built no test program {} of {}", program.name, program.package);
     };
+    // A package's program has the package's name.
     let companion = |name: &&str| {
-        artefacts()
-            .find(|message| is(message, name, "bin"))
+        messages
+            .iter()
+            .find(|message| message.is(name, name, "bin"))
             .and_then(|message| message.executable.clone())
             .with_context(|| format!("cargo built no program {name}"))
     };
@@ -160,4 +179,48 @@ fn compile(workspace: &Workspace, sources: &str) -> Result<PathBuf> {
         child::run(Command::new("cc").arg("-O1").arg("-o").arg(copy.with_extension("")).arg(&copy))?;
     }
     Ok(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static PROGRAM: Program = Program {
+        name: "evidence",
+        package: "aftertrace-stage",
+        programs_of: &["aftertrace-agent"],
+        c_sources: None,
+        env: &[],
+        filter: |_| Some(&[]),
+    };
+
+    /// A line as cargo writes it, shortened.
+    fn artefact(package: &str, target: &str, kind: &str, test: bool, executable: &str) -> Message {
+        let line = format!(
+            r#"{{"reason":"compiler-artifact","package_id":"path+file:///w/{package}","manifest_path":"/w/x/Cargo.toml",
+            "target":{{"kind":["{kind}"],"crate_types":["bin"],"name":"{target}","test":true}},
+            "profile":{{"opt_level":"0","test":{test}}},"features":[],"executable":"{executable}","fresh":true}}"#
+        );
+        serde_json::from_str(&line).expect("well formed")
+    }
+
+    #[test]
+    fn the_test_and_the_program_are_told_from_others_of_their_name() {
+        let workspace = Workspace::locate().expect("the tests run in the workspace");
+        let finished = r#"{"reason":"build-finished","success":true}"#;
+        let mut messages = vec![
+            serde_json::from_str(finished).expect("well formed"),
+            artefact("aggregator#aftertrace-aggregator@0.1.0", "evidence", "test", true, "/other"),
+            artefact("agent#aftertrace-agent@0.1.0", "aftertrace-agent", "bin", true, "/unit-tests"),
+            artefact("agent#aftertrace-agent@0.1.0", "aftertrace-agent", "bin", false, "/agent"),
+            artefact("aftertrace-stage#0.1.0", "evidence", "bench", false, "/bench"),
+            artefact("aftertrace-stage#0.1.0", "evidence", "test", true, "/evidence"),
+        ];
+        let built = pick(&workspace, &messages, &PROGRAM).expect("all is there");
+        assert_eq!((built.executable, built.companions), ("/evidence".into(), vec!["/agent".into()]));
+        assert_eq!(built.folder, Path::new("/w/x"));
+        messages.pop();
+        let error = pick(&workspace, &messages, &PROGRAM).expect_err("there is no such test");
+        assert!(error.to_string().contains("no test program evidence"), "{error}");
+    }
 }
