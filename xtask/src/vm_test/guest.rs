@@ -1,6 +1,6 @@
 //! One virtual machine: its command, its run, and what its second serial port says.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -57,6 +57,7 @@ impl Guest<'_> {
         bound: Duration,
         mut line: impl FnMut(Line<'_>),
     ) -> Result<()> {
+        let _lock = self.lock()?;
         let mut qemu = self.command(contents, accelerator)?;
         let console = self.attach_console(&mut qemu)?;
         qemu.args(["-serial", "stdio"]);
@@ -76,6 +77,7 @@ impl Guest<'_> {
     /// Boots it, and returns the bytes that its plan wrote.
     pub(crate) fn output(&self, plan: &str, accelerator: &str, bound: Duration) -> Result<Vec<u8>> {
         let contents = Contents { files: Vec::new(), plan: plan.to_owned() };
+        let _lock = self.lock()?;
         let mut qemu = self.command(&contents, accelerator)?;
         let console = self.attach_console(&mut qemu)?;
         let results = self.folder()?.join("results");
@@ -111,6 +113,7 @@ impl Guest<'_> {
 
     /// Boots it with its console on this terminal and a shell instead of the plan's programs.
     pub(crate) fn shell(&self, contents: &Contents, accelerator: &str) -> Result<()> {
+        let _lock = self.lock()?;
         let mut qemu = self.command(contents, accelerator)?;
         qemu.args(["-serial", "mon:stdio", "-serial", "null"]);
         let status = qemu.status().with_context(|| format!("start {QEMU}"))?;
@@ -118,6 +121,14 @@ impl Guest<'_> {
             bail!("{QEMU} failed: {status}");
         }
         Ok(())
+    }
+
+    /// Two runs of one machine would write over each other's image; the second waits. The lock ends with the
+    /// file.
+    fn lock(&self) -> Result<File> {
+        let lock = File::create(self.folder()?.join("lock")).context("open a machine's lock")?;
+        lock.lock().context("lock a machine")?;
+        Ok(lock)
     }
 
     fn folder(&self) -> Result<PathBuf> {

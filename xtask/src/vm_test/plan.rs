@@ -18,6 +18,8 @@ pub(crate) fn begin(workspace: &Workspace, variant: Variant, built: &[Built]) ->
         plan += &format!("mkdir -p {}\n", quoted(&built.folder.to_string_lossy()));
         files.push(built.executable.clone());
         files.extend(built.companions.iter().chain(&built.c_programs).cloned());
+        let data = built.program.data.iter().filter_map(|path| workspace.root.join(path).canonicalize().ok());
+        files.extend(data);
     }
     Contents { files, plan }
 }
@@ -78,6 +80,7 @@ mod tests {
         package: "p",
         programs_of: &[],
         c_sources: None,
+        data: &["Cargo.toml", "absent"],
         env: &[("WORD", "it's $two \"words\"")],
         filter: |variant| (variant == Variant::Full).then_some(&[]),
     };
@@ -118,7 +121,8 @@ mod tests {
         let plan = |variant, filter| tests(&workspace, variant, &[built()], filter);
         assert!(plan(Variant::Full, None).plan.contains("run p "));
         assert!(!plan(Variant::NoBtf, Some("all")).plan.contains("run p "));
-        let files = ["printf", "/companion", "/c programs"].map(PathBuf::from);
+        let files =
+            ["printf".into(), "/companion".into(), "/c programs".into(), workspace.root.join("Cargo.toml")];
         assert_eq!(plan(Variant::NoBtf, None).files, files);
     }
 }

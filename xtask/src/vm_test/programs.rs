@@ -26,6 +26,9 @@ pub(crate) struct Program {
     /// The folder with the sources of its C programs, from the root of the workspace: the guests have no
     /// compiler.
     pub(crate) c_sources: Option<&'static str>,
+    /// Files and folders it reads, from the root of the workspace; those that are not there are left out, and
+    /// the test says so.
+    pub(crate) data: &'static [&'static str],
     /// Its environment, beside what cargo and `xtask test` set.
     pub(crate) env: &'static [(&'static str, &'static str)],
     /// Which of its tests run in a variant: those whose name contains one of the words, or all without words;
@@ -39,6 +42,7 @@ pub(crate) const PROGRAMS: &[Program] = &[Program {
     package: "aftertrace-agent",
     programs_of: &[],
     c_sources: Some("agent/tests/kernel/c"),
+    data: &[],
     env: &[],
     filter: |variant| match variant {
         Variant::Full => Some(&[]),
@@ -190,6 +194,7 @@ mod tests {
         package: "aftertrace-stage",
         programs_of: &["aftertrace-agent"],
         c_sources: None,
+        data: &[],
         env: &[],
         filter: |_| Some(&[]),
     };
