@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aftertrace_model::{Event, Gap, Kind};
+use aftertrace_model::{Event, Gap, Kind, attribute, text};
 
 use crate::agents::{Agent, Agents};
 
@@ -24,14 +24,22 @@ pub(super) fn because(
         Kind::ContainerStarted => "this is its first start, or the end before it was not seen".to_owned(),
         Kind::OomKill => "the episode that decided this kill is not recorded".to_owned(),
         Kind::OomEpisode => "no memory pressure of this container was seen in the minute before".to_owned(),
+        Kind::ProcessExited => exited(anchor),
         Kind::ConfigSwapped => swapped(anchor, watches),
+        Kind::ConfigNotified | Kind::ConfigRead | Kind::ConfigWatched | Kind::ConfigStale => {
+            not_swapped(anchor)
+        }
+        Kind::ProcessKilled => {
+            "it is where the record begins: why the sender sent the signal is not watched".to_owned()
+        }
         Kind::ConfigChanged | Kind::ObjectDeleted => {
             "it is where the record begins: what a client of the API did and why is not watched".to_owned()
         }
         _ => "no rule gives this kind of fact a cause".to_owned(),
     }];
-    if needs_kernel(anchor.kind) {
-        reasons.extend(kernel_evidence(anchor, agents));
+    let needed = needed(anchor);
+    if !needed.is_empty() {
+        reasons.extend(kernel_evidence(anchor, needed, agents));
     }
     let told: Vec<_> = gaps
         .iter()
@@ -46,8 +54,34 @@ pub(super) fn because(
     reasons.join("; ")
 }
 
-fn needs_kernel(kind: Kind) -> bool {
-    matches!(kind, Kind::ContainerTerminated | Kind::OomKill | Kind::OomEpisode)
+/// A subject of kernel evidence by the name that agents give it, and what it sees in words.
+type Needed = (&'static str, &'static str);
+
+const OOM_DECISION: Needed = ("oom_decision", "decisions of the OOM killer");
+const OOM_KILL: Needed = ("oom_kill", "OOM kills");
+const RECLAIM: Needed = ("reclaim", "reclaim of memory");
+const SIGNAL: Needed = ("signal", "signals");
+const SWAP: Needed = ("swap", "swaps of volumes");
+
+/// The subjects that would have shown a cause; empty where no kernel could.
+fn needed(anchor: &Event) -> &'static [Needed] {
+    match anchor.kind {
+        Kind::OomKill => &[OOM_KILL, OOM_DECISION],
+        Kind::OomEpisode => &[RECLAIM],
+        Kind::ContainerTerminated => match (anchor.reason.as_deref(), anchor.exit_code) {
+            (_, Some(137)) => &[OOM_KILL, SIGNAL],
+            (Some("OOMKilled"), _) => &[OOM_KILL],
+            (_, Some(143)) => &[SIGNAL],
+            _ => &[],
+        },
+        Kind::ProcessExited => match attribute::number(anchor, attribute::EXIT_SIGNAL) {
+            Some(9) => &[OOM_KILL, SIGNAL],
+            Some(15) => &[SIGNAL],
+            _ => &[],
+        },
+        Kind::ConfigNotified | Kind::ConfigRead | Kind::ConfigWatched | Kind::ConfigStale => &[SWAP],
+        _ => &[],
+    }
 }
 
 fn terminated(anchor: &Event) -> String {
@@ -59,13 +93,36 @@ fn terminated(anchor: &Event) -> String {
         }
         (Some("OOMKilled"), _) => "no OOM kill of the kernel is recorded in this life of the container".to_owned(),
         (_, Some(137)) => {
-            "it was ended by SIGKILL and no OOM kill of the kernel is recorded in this life of the container: \
-             somebody else sent the signal, or the kill was not seen"
+            "it was ended by SIGKILL, and neither an OOM kill of the kernel nor a signal of another process is \
+             recorded in this life of the container"
                 .to_owned()
         }
-        (_, Some(143)) => "it was asked to end (SIGTERM); who asked is not recorded".to_owned(),
+        (_, Some(143)) => {
+            "it was asked to end (SIGTERM), and no signal of another process is recorded in this life of the \
+             container"
+                .to_owned()
+        }
         (_, Some(code)) => format!("its process ended by itself with exit code {code}; its log may say why"),
         (_, None) => "its status gives no exit code".to_owned(),
+    }
+}
+
+fn exited(anchor: &Event) -> String {
+    match attribute::number(anchor, attribute::EXIT_SIGNAL) {
+        Some(signal @ (9 | 15)) => {
+            format!("it ended by signal {signal}, and who sent that to this process is not recorded")
+        }
+        Some(signal) => {
+            format!("it ended by signal {signal}, which is not watched: a fault of its own, or asked for")
+        }
+        None => "the process ended by itself; its log may say why".to_owned(),
+    }
+}
+
+fn not_swapped(anchor: &Event) -> String {
+    match anchor.reason.as_deref() {
+        Some("sub_path") => "a subPath mount is stale by its nature: no swap reaches it".to_owned(),
+        _ => "the swap that brought this generation of the volume is not recorded".to_owned(),
     }
 }
 
@@ -88,32 +145,41 @@ fn swapped(anchor: &Event, watches: &BTreeMap<String, String>) -> String {
 }
 
 /// What is wrong with the eyes on that node.
-fn kernel_evidence(anchor: &Event, agents: &Agents) -> Option<String> {
+fn kernel_evidence(anchor: &Event, needed: &[Needed], agents: &Agents) -> Vec<String> {
     let Some(node) = anchor.node.as_deref() else {
-        return Some("the fact names no node, so no agent is known to have watched its kernel".to_owned());
+        return vec!["the fact names no node, so no agent is known to have watched its kernel".to_owned()];
     };
-    match agents.get(node) {
-        None => Some(format!(
-            "no agent of node {node} was heard since the aggregator started: check that aftertrace-agent runs there"
-        )),
+    let status = match agents.get(node) {
+        None => {
+            return vec![format!(
+                "no agent of node {node} was heard since the aggregator started: check that aftertrace-agent \
+                 runs there"
+            )];
+        }
         Some(Agent { streams: 0, last_seen, .. }) => {
-            Some(format!("the agent of node {node} is not connected; it was last heard at {last_seen}"))
+            return vec![format!(
+                "the agent of node {node} is not connected; it was last heard at {last_seen}"
+            )];
         }
         Some(Agent { status: None, .. }) => {
-            Some(format!("the agent of node {node} has not told what it sees"))
+            return vec![format!("the agent of node {node} has not told what it sees")];
         }
-        Some(Agent { status: Some(status), .. }) => {
-            let Some(oom) = status.subjects.iter().find(|s| s.name == "oom") else {
-                return Some(format!("the agent of node {node} does not watch OOM kills"));
-            };
-            let missing = oom.missing.join(", ");
-            match oom.tier.as_str() {
-                "none" => Some(format!("the agent of node {node} has no hook for OOM kills: {missing}")),
-                _ if !missing.is_empty() => Some(format!("the agent of node {node} lacks: {missing}")),
-                _ => None,
+        Some(Agent { status: Some(status), .. }) => status,
+    };
+    let told = needed.iter().filter_map(|(name, words)| {
+        let Some(subject) = status.subjects.iter().find(|s| s.name == *name) else {
+            return Some(format!("the agent of node {node} does not watch {words} ({name})"));
+        };
+        let missing = subject.missing.join(", ");
+        match subject.tier.as_str() {
+            "none" => Some(format!("the agent of node {node} has no hook for {words} ({name}): {missing}")),
+            tier if !missing.is_empty() => {
+                Some(format!("of {words} ({name}, tier {tier}) the agent of node {node} lacks: {missing}"))
             }
+            _ => None,
         }
-    }
+    });
+    told.map(|line| text::escape(&line)).collect()
 }
 
 #[cfg(test)]
