@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aftertrace_api::proto;
 use aftertrace_model::Timestamp;
+use tokio::sync::watch;
 
 /// Most nodes remembered: above the 5,000 nodes that Kubernetes supports in a cluster.
 const NODES_MAX: usize = 10_000;
 
 /// One agent.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Agent {
     /// Its own words; `None` until it sent some.
     pub status: Option<proto::AgentStatus>,
@@ -24,6 +25,8 @@ pub struct Agent {
     pub events: u64,
     /// Items that were there already.
     pub duplicates: u64,
+    /// The number of its newest stream, for the older ones.
+    newest: watch::Sender<u64>,
 }
 
 /// The agents by node.
@@ -37,6 +40,8 @@ pub struct Agents {
 pub struct Connection {
     agents: Arc<Agents>,
     node: String,
+    number: u64,
+    newest: watch::Receiver<u64>,
 }
 
 impl Agents {
@@ -51,8 +56,11 @@ impl Agents {
         agent.streams += 1;
         agent.version = version.to_owned();
         agent.last_seen = now;
+        let number = agent.newest.borrow().saturating_add(1);
+        agent.newest.send_replace(number);
+        let newest = agent.newest.subscribe();
         drop(by_node);
-        Some(Connection { agents: Arc::clone(self), node: node.to_owned() })
+        Some(Connection { agents: Arc::clone(self), node: node.to_owned(), number, newest })
     }
 
     /// Every agent that was heard, by node.
@@ -73,6 +81,18 @@ impl Agents {
 }
 
 impl Connection {
+    /// The number of this stream among those of its node, counted from one.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The number of the node's newest stream, now and as it grows.
+    #[must_use]
+    pub fn newest(&self) -> watch::Receiver<u64> {
+        self.newest.clone()
+    }
+
     /// Notes what the agent says of itself. Its node is the stream's, whatever it says.
     pub fn heard(&self, mut status: proto::AgentStatus, now: Timestamp) {
         status.node.clone_from(&self.node);

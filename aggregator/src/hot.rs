@@ -1,8 +1,8 @@
 //! The recent past in memory: what was committed is here at once, before it is in segments.
 //!
 //! [`Hot::commit`] takes rows from the writer in order of position; [`crate::memory::recall`] asks here first
-//! and in segments for what is older. It is bounded: the rows committed first leave first, so whatever is
-//! missing here was committed at least [`ROWS_MAX`] rows ago.
+//! and in segments for what is older. It is bounded in rows and in bytes: the rows committed first leave first,
+//! so whatever is missing here was committed before everything that is here.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -15,6 +15,12 @@ use crate::writer::Committed;
 
 /// Most rows held: with rows of 1 KiB about 100 MiB. A guess; measured rows are smaller.
 pub const ROWS_MAX: usize = 100_000;
+
+/// Most bytes that these rows take by their own count: rows with a minute of samples are ten times as large.
+pub const BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// What a row takes beside its own bytes: its places in the indexes. A guess.
+const ROW_BYTES: usize = 256;
 
 /// How much earlier than the time it is about a row may be recorded: ingest takes facts that lie up to an
 /// hour ahead, and an edge may be recorded up to half a minute before a fact of its own that was held back.
@@ -33,6 +39,7 @@ pub struct AsOf {
 #[derive(Debug)]
 pub struct Hot {
     rows_max: usize,
+    bytes_max: usize,
     graph: RwLock<Graph>,
 }
 
@@ -57,8 +64,10 @@ struct Graph {
     retracted: HashSet<EdgeId>,
     objects: HashMap<ObjectId, Vec<Arc<ObjectVersion>>>,
     gaps: HashMap<Uuid, Arc<Gap>>,
-    /// Every row with the time of its frame, first committed first.
-    order: VecDeque<(Timestamp, Row)>,
+    /// Every row, first committed first.
+    order: VecDeque<Placed>,
+    /// What they take.
+    bytes: usize,
     /// Whatever was recorded after this is here; `None` if everything is.
     whole_since: Option<Timestamp>,
     /// When the frame that is being committed was recorded.
@@ -69,6 +78,15 @@ struct Graph {
 struct Held {
     event: Arc<Event>,
     position: u64,
+}
+
+/// A row's place in the order of commit.
+#[derive(Debug)]
+struct Placed {
+    /// When its frame was recorded.
+    recorded_at: Timestamp,
+    bytes: usize,
+    row: Row,
 }
 
 #[derive(Debug)]
@@ -89,15 +107,15 @@ pub fn namespace_of(event: &Event) -> Option<&str> {
 
 impl Default for Hot {
     fn default() -> Self {
-        Self::new(ROWS_MAX)
+        Self::new(ROWS_MAX, BYTES_MAX)
     }
 }
 
 impl Hot {
-    /// An empty memory of at most `rows_max` rows.
+    /// An empty memory of at most `rows_max` rows and `bytes_max` bytes; the row committed last always fits.
     #[must_use]
-    pub fn new(rows_max: usize) -> Self {
-        Self { rows_max: rows_max.max(1), graph: RwLock::default() }
+    pub fn new(rows_max: usize, bytes_max: usize) -> Self {
+        Self { rows_max: rows_max.max(1), bytes_max, graph: RwLock::default() }
     }
 
     /// Takes what was made durable together.
@@ -111,7 +129,7 @@ impl Hot {
             let id = (r.cause_id, r.effect_id, r.rule_id.clone());
             graph.remove_edge(&id);
             graph.retracted.insert(id.clone());
-            graph.push(Row::Retraction(id));
+            graph.push(0, Row::Retraction(id));
         }
         for edge in &committed.edges {
             graph.add_edge(edge);
@@ -121,10 +139,10 @@ impl Hot {
         }
         for gap in &committed.gaps {
             if graph.gaps.insert(gap.gap_id, Arc::new(gap.clone())).is_none() {
-                graph.push(Row::Gap(gap.gap_id));
+                graph.push(gap.approximate_bytes(), Row::Gap(gap.gap_id));
             }
         }
-        while graph.order.len() > self.rows_max {
+        while graph.order.len() > self.rows_max || (graph.bytes > self.bytes_max && graph.order.len() > 1) {
             graph.drop_first();
         }
         graph.as_of = AsOf { wal_position: committed.wal_position, recorded_at: Some(committed.recorded_at) };
@@ -267,7 +285,7 @@ impl Graph {
             self.by_pod.entry((pod.namespace.clone(), pod.name.clone())).or_default().insert(place);
         }
         self.by_kind.entry(event.kind).or_default().insert(place);
-        self.push(Row::Event(id));
+        self.push(event.approximate_bytes(), Row::Event(id));
     }
 
     fn add_edge(&mut self, edge: &Edge) {
@@ -279,7 +297,7 @@ impl Graph {
         for end in [edge.cause_id, edge.effect_id] {
             self.touching.entry(end).or_default().push(id.clone());
         }
-        self.push(Row::Edge(id));
+        self.push(edge.approximate_bytes(), Row::Edge(id));
     }
 
     fn remove_edge(&mut self, id: &EdgeId) {
@@ -302,15 +320,18 @@ impl Graph {
         // Stable: of two versions with one time the later committed is in force.
         let place = versions.partition_point(|v| v.valid_from <= object.valid_from);
         versions.insert(place, Arc::new(object.clone()));
-        self.push(Row::Object(id));
+        self.push(object.approximate_bytes(), Row::Object(id));
     }
 
-    fn push(&mut self, row: Row) {
-        self.order.push_back((self.recording, row));
+    fn push(&mut self, bytes: usize, row: Row) {
+        let bytes = bytes + ROW_BYTES;
+        self.bytes += bytes;
+        self.order.push_back(Placed { recorded_at: self.recording, bytes, row });
     }
 
     fn drop_first(&mut self) {
-        let Some((recorded_at, row)) = self.order.pop_front() else { return };
+        let Some(Placed { recorded_at, bytes, row }) = self.order.pop_front() else { return };
+        self.bytes -= bytes;
         self.whole_since = self.whole_since.max(Some(recorded_at));
         match row {
             Row::Event(id) => self.drop_event(id),

@@ -7,7 +7,7 @@
 
 mod batch;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use aftertrace_api::proto::ingest_server::Ingest;
 use aftertrace_api::proto::stream_request::Message as Request;
 use aftertrace_api::proto::stream_response::Message as Response;
 use aftertrace_api::{BATCH_ITEMS_MAX, proto};
-use aftertrace_model::text;
+use aftertrace_model::{Event, EventId, text};
 use futures::stream::FuturesOrdered;
 use futures::{Stream, StreamExt as _};
 use prost::Message as _;
@@ -30,6 +30,7 @@ use uuid::Uuid;
 use crate::agents::{Agents, Connection};
 use crate::auth::{Auth, Identity, Role};
 use crate::clock;
+use crate::memory::recall::Recall;
 use crate::secret::ClusterSecret;
 use crate::store::StoreError;
 use crate::watch::Placements;
@@ -42,6 +43,10 @@ const IN_FLIGHT_ITEMS_MAX: usize = 10 * BATCH_ITEMS_MAX;
 /// Bytes of one stream from which it is not read until some are acknowledged. Ten full batches of ours are some
 /// 10 MB; only a strange agent fills them with items of the largest size.
 const IN_FLIGHT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Streams of one node that are served: an agent's new one, and the one it replaces until that is seen to be
+/// broken. A further one ends the oldest, so that what one node has in flight is bounded.
+const NODE_STREAMS_MAX: u64 = 2;
 
 /// How long a fact waits for the watch to confirm its pod: status reaches a watch within a second or two, and
 /// an API server restart takes some ten.
@@ -82,6 +87,8 @@ pub struct Shared {
     pub writer: WriterHandle,
     /// Knows the agents.
     pub agents: Arc<Agents>,
+    /// What is remembered, by which edges are checked.
+    pub recall: Recall,
     /// Knows where pods run.
     pub placements: Arc<Placements>,
     /// Becomes true when the aggregator drains.
@@ -185,9 +192,13 @@ async fn converse(
     let mut keys_waiting = BTreeSet::new();
     let mut placement_changes = shared.placements.changes();
     let mut draining = shared.draining.clone();
+    let mut newest = connection.newest();
     loop {
         tokio::select! {
             biased;
+            () = replaced(&mut newest, connection.number()) => {
+                return Err(Status::aborted("the node opened newer streams; this one is no longer served"));
+            }
             () = drains(&mut draining) => {
                 return Err(Status::unavailable("the aggregator is shutting down; connect again"));
             }
@@ -245,6 +256,14 @@ async fn converse(
     }
 }
 
+/// Waits until the node has opened as many newer streams as are served.
+async fn replaced(newest: &mut watch::Receiver<u64>, number: u64) {
+    // The connection keeps the sender; without it there is no newer stream either.
+    if newest.wait_for(|newest| *newest >= number.saturating_add(NODE_STREAMS_MAX)).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Waits until the aggregator drains, or is gone.
 async fn drains(draining: &mut watch::Receiver<bool>) {
     // An error means that the sender is gone, and the aggregator with it.
@@ -280,7 +299,13 @@ async fn take(shared: Arc<Shared>, speaker: Arc<Speaker>, batch: proto::Batch) -
     let ack = proto::Ack { first_sequence, last_sequence: first_sequence.wrapping_add(items as u64 - 1) };
     // Subscribed before the first look, so that no change is missed between look and wait.
     let mut changes = shared.placements.changes();
-    let Sorted { facts, mut held } = speaker.sort(batch, &shared.placements, clock::now());
+    let mut sorted = speaker.sort(batch, &shared.placements, clock::now());
+    let ends = sorted.edge_ends();
+    if !ends.is_empty() {
+        let known = told(&shared.recall, ends).await?;
+        speaker.refuse_foreign_edges(&mut sorted, &known);
+    }
+    let Sorted { facts, mut held, .. } = sorted;
     let mut accepted = submit(&shared, facts).await?;
     let deadline = Instant::now() + HOLD;
     while !held.is_empty() {
@@ -301,6 +326,21 @@ async fn take(shared: Arc<Shared>, speaker: Arc<Speaker>, batch: proto::Batch) -
         accepted.duplicates += more.duplicates;
     }
     Ok(Done { items, bytes, ack, accepted })
+}
+
+/// Those of the facts that are remembered. Mostly they are in memory or not there yet; only what is older than
+/// the memory reaches is looked for in segments, which blocks.
+async fn told(recall: &Recall, ids: Vec<EventId>) -> Result<HashMap<EventId, Arc<Event>>, Status> {
+    let (mut known, older) = recall.recent_events(&ids);
+    if !older.is_empty() {
+        let stored = recall.reader.run(move |reader| reader.events_by_id(&older)).await;
+        let stored = stored.map_err(|error| {
+            warn!(%error, "cannot look up the facts of an edge");
+            Status::unavailable(format!("the facts of an edge cannot be looked up, send it again: {error}"))
+        })?;
+        known.extend(stored.into_iter().map(|event| (event.event_id, Arc::new(event))));
+    }
+    Ok(known)
 }
 
 async fn submit(shared: &Shared, facts: crate::writer::Facts) -> Result<Accepted, Status> {

@@ -172,12 +172,14 @@ impl Running {
         let signs = tokio::spawn(sign.clone().keep(Arc::clone(&health)));
 
         let (draining, drains) = signal::channel(false);
+        let recall = Recall { hot, reader, health: Arc::clone(&health) };
         let ingest = IngestService::new(ingest::Shared {
             cluster: config.cluster.clone(),
             auth: Arc::clone(&auth),
             secret,
             writer: writer.clone(),
             agents: Arc::clone(&agents),
+            recall: recall.clone(),
             placements,
             draining: drains.clone(),
         });
@@ -185,7 +187,7 @@ impl Running {
             cluster: config.cluster.clone(),
             catalog,
             auth,
-            recall: Recall { hot, reader, health: Arc::clone(&health) },
+            recall,
             agents,
             writer: writer.clone(),
             certificate: certificate.clone(),

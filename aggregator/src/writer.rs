@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aftertrace_model::{Edge, Event, Gap, ObjectVersion, Retraction, Timestamp};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use self::state::State;
 use crate::store::{Store, StoreError};
@@ -26,9 +26,16 @@ use crate::store::{Store, StoreError};
 /// worth within one group commit, and a full queue makes submitters wait.
 const QUEUE_SUBMISSIONS: usize = 256;
 
+/// Memory of all submissions that wait, in KiB: a few groups of full batches. One that is larger waits until it
+/// is alone.
+const QUEUE_KIB: u32 = 64 * 1024;
+
 /// Facts in the engine's window. Rules of the cluster look back minutes; this holds an hour of a cluster that
 /// kills and swaps 25 times a second, at some 1 KB each.
 const ENGINE_FACTS: usize = 100_000;
+
+/// Bytes of those facts by their own count; most of them are in the hot graph too and are held once.
+const ENGINE_BYTES: usize = 128 * 1024 * 1024;
 
 /// What is submitted together. `recorded_at` in it is ignored: the writer stamps it.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +48,17 @@ pub struct Facts {
     pub objects: Vec<ObjectVersion>,
     /// Missing evidence.
     pub gaps: Vec<Gap>,
+}
+
+impl Facts {
+    /// What they take in memory, in KiB and at least one.
+    fn kib(&self) -> u32 {
+        let bytes = self.events.iter().map(Event::approximate_bytes).sum::<usize>()
+            + self.edges.iter().map(Edge::approximate_bytes).sum::<usize>()
+            + self.objects.iter().map(ObjectVersion::approximate_bytes).sum::<usize>()
+            + self.gaps.iter().map(Gap::approximate_bytes).sum::<usize>();
+        u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX)
+    }
 }
 
 /// What became of a submission. All of it is durable, duplicates were so before.
@@ -111,6 +129,7 @@ pub struct Writer;
 #[derive(Clone, Debug)]
 pub struct WriterHandle {
     commands: mpsc::Sender<Command>,
+    room: Arc<Semaphore>,
     state: Arc<State>,
 }
 
@@ -126,6 +145,8 @@ enum Command {
 struct Submission {
     facts: Facts,
     done: oneshot::Sender<Result<Accepted, StoreError>>,
+    /// Given back by the writer, not by the one who waits: a slow reader of acknowledgements keeps nobody out.
+    _room: OwnedSemaphorePermit,
 }
 
 /// Where the time comes from; tests give their own.
@@ -159,7 +180,8 @@ impl Writer {
         let core = start::start(&shared, reader, Arc::clone(&state), clock, engine_facts, on_commit)?;
         let (commands, queue) = mpsc::channel(QUEUE_SUBMISSIONS);
         thread::spawn(shared, core, queue)?;
-        Ok(WriterHandle { commands, state })
+        let room = Arc::new(Semaphore::new(usize::try_from(QUEUE_KIB).unwrap_or(usize::MAX)));
+        Ok(WriterHandle { commands, room, state })
     }
 }
 
@@ -170,15 +192,19 @@ fn now() -> Timestamp {
 }
 
 impl WriterHandle {
-    /// Submits facts and waits until they are durable. Waits also while the queue is full.
+    /// Submits facts and waits until they are durable. Waits also while the queue is full,
+    /// in number or in bytes.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the disk refused: nothing of this submission was accepted, and it may be sent
     /// again. [`StoreError::ItemTooLarge`] if it never will be. [`StoreError::Backlog`] while the disk takes
     /// no segments. [`StoreError::Closed`] after shutdown.
     pub async fn submit(&self, facts: Facts) -> Result<Accepted, StoreError> {
+        let room = Arc::clone(&self.room);
+        let room =
+            room.acquire_many_owned(facts.kib().min(QUEUE_KIB)).await.map_err(|_| StoreError::Closed)?;
         let (done, answer) = oneshot::channel();
-        let submission = Submission { facts, done };
+        let submission = Submission { facts, done, _room: room };
         self.commands.send(Command::Submit(submission)).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }

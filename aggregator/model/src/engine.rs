@@ -47,6 +47,9 @@ impl Evicted {
 pub struct Engine {
     rules: Vec<&'static Rule>,
     capacity: usize,
+    bytes_max: usize,
+    /// What the facts take by their own count.
+    bytes: usize,
     facts: HashMap<EventId, Arc<Event>>,
     /// Oldest first, for eviction.
     by_time: BTreeSet<(Timestamp, EventId)>,
@@ -65,6 +68,8 @@ impl Engine {
         Self {
             rules: RULES.iter().filter(|r| r.owner == owner).collect(),
             capacity: capacity.max(1),
+            bytes_max: usize::MAX,
+            bytes: 0,
             facts: HashMap::new(),
             by_time: BTreeSet::new(),
             causes: HashMap::new(),
@@ -72,6 +77,12 @@ impl Engine {
             chosen: HashMap::new(),
             evicted: None,
         }
+    }
+
+    /// The same engine with facts of at most `bytes_max` bytes; the latest one always fits.
+    #[must_use]
+    pub fn within_bytes(self, bytes_max: usize) -> Self {
+        Self { bytes_max, ..self }
     }
 
     /// Takes one fact. A fact already in the window changes nothing.
@@ -83,6 +94,7 @@ impl Engine {
             return Vec::new();
         }
         self.facts.insert(event.event_id, Arc::clone(event));
+        self.bytes = self.bytes.saturating_add(event.approximate_bytes());
         self.by_time.insert((event.occurred.at, event.event_id));
         let mut out = Vec::new();
         for index in 0..self.rules.len() {
@@ -108,7 +120,7 @@ impl Engine {
                 }
             }
         }
-        while self.facts.len() > self.capacity {
+        while self.facts.len() > self.capacity || (self.bytes > self.bytes_max && self.facts.len() > 1) {
             self.evict_oldest();
         }
         settle(out)
@@ -160,6 +172,7 @@ impl Engine {
     fn evict_oldest(&mut self) {
         let Some((_, id)) = self.by_time.pop_first() else { return };
         let Some(event) = self.facts.remove(&id) else { return };
+        self.bytes = self.bytes.saturating_sub(event.approximate_bytes());
         let (from, to) = (event.occurred.earliest, event.occurred.latest);
         let one = Evicted { count: 1, from, to };
         self.evicted = Some(self.evicted.map_or(one, |evicted| evicted.and(one)));

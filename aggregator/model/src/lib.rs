@@ -22,6 +22,7 @@ pub mod pattern;
 pub mod rule;
 pub mod text;
 pub mod time;
+mod weight;
 
 pub use config::Content;
 pub use edge::{Edge, Evidence, Grade, Retraction};

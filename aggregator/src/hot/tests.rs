@@ -55,7 +55,7 @@ fn a_retracted_edge_is_gone_even_if_only_segments_have_it() {
 
 #[test]
 fn rows_committed_first_leave_first_with_all_their_places() {
-    let hot = Hot::new(3);
+    let hot = Hot::new(3, usize::MAX);
     let events: Vec<_> =
         (0..5).map(|n| event(n, Kind::OomKill, 5 - i64::try_from(n).expect("small"))).collect();
     for (n, e) in (1..).zip(&events) {
@@ -81,7 +81,7 @@ fn counts_only_what_was_committed_after_a_position() {
 #[test]
 fn knows_what_it_no_longer_holds() {
     let hour = 3_700;
-    let hot = Hot::new(2);
+    let hot = Hot::new(2, usize::MAX);
     let commit = |n: u64, second| {
         let e = event(n, Kind::OomKill, second);
         hot.commit(&Committed { recorded_at: at(second), ..committed(n, &[e], &[]) });
@@ -97,4 +97,16 @@ fn knows_what_it_no_longer_holds() {
     assert!(hot.covers(at(11 + hour)));
     hot.begins_at(at(100));
     assert!(!hot.covers(at(11 + hour)) && hot.covers(at(101 + hour)));
+}
+
+#[test]
+fn large_rows_leave_sooner() {
+    let large = |n: u64| Event { summary: "x".repeat(10_000), ..event(n, Kind::OomKill, 1) };
+    let hot = Hot::new(1_000, 35_000);
+    for n in 1..=5 {
+        hot.commit(&committed(n, &[large(n)], &[]));
+    }
+    let held = |n| hot.event(large(n).event_id).is_some();
+    assert_eq!([1, 2, 3, 4, 5].map(held), [false, false, true, true, true]);
+    assert!(!hot.covers(at(0)), "segments have to be asked for what left");
 }

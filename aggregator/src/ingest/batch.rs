@@ -3,6 +3,9 @@
 //! No item harms another: what cannot be read, lies in the future or is not this agent's to say becomes one
 //! gap, the rest goes on. It does no I/O and reads no clock.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use aftertrace_api::proto;
 use aftertrace_model::fact::FactKey;
 use aftertrace_model::rule;
@@ -44,6 +47,18 @@ pub(crate) struct Held {
 pub(crate) struct Sorted {
     pub(crate) facts: Facts,
     pub(crate) held: Vec<Held>,
+    /// Where each edge of `facts` stands in the spool, in their order.
+    pub(crate) edge_sequences: Vec<u64>,
+}
+
+impl Sorted {
+    /// The facts that the edges join, each once.
+    pub(crate) fn edge_ends(&self) -> Vec<EventId> {
+        let mut ends: Vec<_> = self.facts.edges.iter().flat_map(|e| [e.cause_id, e.effect_id]).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        ends
+    }
 }
 
 impl Speaker {
@@ -56,12 +71,40 @@ impl Speaker {
                 Ok(Item::Event(event)) => {
                     self.settle(Held { sequence, event: *event }, placements, &mut sorted);
                 }
-                Ok(Item::Edge(edge)) => sorted.facts.edges.push(*edge),
+                Ok(Item::Edge(edge)) => {
+                    sorted.facts.edges.push(*edge);
+                    sorted.edge_sequences.push(sequence);
+                }
                 Ok(Item::Gap(gap)) => sorted.facts.gaps.push(*gap),
                 Err(refusal) => sorted.facts.gaps.push(self.refused(sequence, &refusal, now)),
             }
         }
         sorted
+    }
+
+    /// Refuses edges that join what `known` says is another node's fact, or one of another kind. A fact that is
+    /// not known yet says nothing: facts and edges may come in any order, and an edge without its facts shows
+    /// nowhere.
+    pub(crate) fn refuse_foreign_edges(&self, sorted: &mut Sorted, known: &HashMap<EventId, Arc<Event>>) {
+        let is_own = |id: EventId, kind: Kind| {
+            known.get(&id).is_none_or(|e| e.kind == kind && e.node.as_deref() == Some(&self.node))
+        };
+        let edges = std::mem::take(&mut sorted.facts.edges);
+        for (edge, sequence) in edges.into_iter().zip(std::mem::take(&mut sorted.edge_sequences)) {
+            if is_own(edge.cause_id, edge.cause_kind) && is_own(edge.effect_id, edge.effect_kind) {
+                sorted.facts.edges.push(edge);
+                sorted.edge_sequences.push(sequence);
+                continue;
+            }
+            let refusal = Refusal {
+                reason: GapReason::Unauthorized,
+                detail: format!(
+                    "an edge by rule {} from {} to {}, which are not both facts of this node",
+                    edge.rule_id, edge.cause_id, edge.effect_id
+                ),
+            };
+            sorted.facts.gaps.push(self.refused(sequence, &refusal, edge.effect_occurred_at));
+        }
     }
 
     /// Puts a fact where the pod watch says it belongs.

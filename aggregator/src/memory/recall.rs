@@ -49,6 +49,26 @@ impl Recall {
         Ok(found)
     }
 
+    /// The events of those ids that are in memory, and the ids that segments may have: of a time that is not all
+    /// in memory. Blocks nobody.
+    #[must_use]
+    pub fn recent_events(&self, ids: &[EventId]) -> (HashMap<EventId, Arc<Event>>, Vec<EventId>) {
+        let covered_from = self.hot.covered_from();
+        let mut found = HashMap::new();
+        let mut older = Vec::new();
+        for id in ids {
+            match self.hot.event(*id) {
+                Some(event) => {
+                    found.insert(*id, event);
+                }
+                // An id begins with the fact's first time, which is not later than its time.
+                None if id.unix_ms().saturating_mul(1_000) < covered_from.as_micros() => older.push(*id),
+                None => {}
+            }
+        }
+        (found, older)
+    }
+
     /// Live edges whose cause or effect is one of these, each once.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use super::commit::{Core, Pending};
 use super::dedupe::Dedupe;
 use super::evictions::Evictions;
 use super::state::{State, Work};
-use super::{Clock, Committed, Facts, Origin};
+use super::{Clock, Committed, ENGINE_BYTES, Facts, Origin};
 use crate::store::{Damage, Reader, Shared, StoreError};
 
 /// How far back history is told to the callback, from the newest fact.
@@ -69,7 +69,7 @@ pub(super) fn start(
 }
 
 fn window(reader: &Reader, facts: usize) -> Result<Engine, StoreError> {
-    let mut engine = Engine::new(Owner::Cluster, facts);
+    let mut engine = Engine::new(Owner::Cluster, facts).within_bytes(ENGINE_BYTES);
     let mut kinds: Vec<Kind> =
         RULES.iter().filter(|r| r.owner == Owner::Cluster).flat_map(|r| [r.cause, r.effect]).collect();
     kinds.sort_unstable();

@@ -196,3 +196,49 @@ async fn what_an_agent_says_beside_its_facts_is_bounded() {
     assert_eq!(agent.next().await.expect_err("refused").code(), Code::InvalidArgument);
     setup.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_cannot_join_another_nodes_facts() {
+    let mut setup = Setup::unwatched().await;
+    let (events, edges) = oom_story("checkout", 1, now());
+    setup.agent("node1").await.deliver(1, items(&events, &[])).await;
+    let mut liar = setup.agent("node2").await;
+    liar.deliver(1, items(&[], &edges)).await;
+    let told = setup.memory().await.why(why("checkout")).await.expect("known").into_inner();
+    let by_agents = |told: &proto::WhyResponse| {
+        told.edges.iter().filter(|e| e.rule_id == "oom_kill.container_terminated").count()
+    };
+    assert_eq!(by_agents(&told), 0);
+    let refused = told.gaps.iter().filter(|g| g.reason == "unauthorized").count();
+    let all = setup.memory().await.timeline(timeline("")).await.expect("known").into_inner();
+    let refused_anywhere = all.gaps.iter().filter(|g| g.reason == "unauthorized").count();
+    assert_eq!((refused, refused_anywhere), (0, edges.len()), "told as gaps of the node that said it");
+    // From segments too: after a restart nothing of before is all in memory.
+    setup.stop().await;
+    setup.start().await;
+    setup.agent("node2").await.deliver(10, items(&[], &edges)).await;
+    let told = setup.memory().await.why(why("checkout")).await.expect("known").into_inner();
+    assert_eq!(by_agents(&told), 0);
+    setup.agent("node1").await.deliver(10, items(&[], &edges)).await;
+    let told = setup.memory().await.why(why("checkout")).await.expect("known").into_inner();
+    assert_eq!(by_agents(&told), 1, "their own node may");
+    setup.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_third_stream_of_a_node_ends_its_first() {
+    let mut setup = Setup::unwatched().await;
+    let mut first = setup.agent("node1").await;
+    let mut second = setup.agent("node1").await;
+    first.deliver(1, items(&[event(1, Kind::OomKill, "checkout", now())], &[])).await;
+    let mut third = setup.agent("node1").await;
+    let ended = first.next().await.expect_err("the first ends");
+    assert_eq!(ended.code(), Code::Aborted);
+    for (sequence, agent) in [(2, &mut second), (3, &mut third)] {
+        let fact = event(sequence, Kind::OomKill, "checkout", now());
+        agent.deliver(sequence, items(&[fact], &[])).await;
+    }
+    let mut other = setup.agent("node2").await;
+    other.deliver(4, items(&[event(4, Kind::OomKill, "other", now())], &[])).await;
+    setup.stop().await;
+}

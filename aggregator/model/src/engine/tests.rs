@@ -186,6 +186,25 @@ fn the_window_is_bounded_and_says_what_it_dropped() {
     );
 }
 
+#[test]
+fn the_window_is_bounded_in_bytes() {
+    let large = |n| Event {
+        summary: "x".repeat(10_000),
+        ..event(n, Kind::OomEpisode, i64::try_from(n).expect("small") * S)
+    };
+    let mut engine = Engine::new(Owner::Node, 1_000).within_bytes(35_000);
+    for n in 1..=5 {
+        engine.observe(&Arc::new(large(n)));
+    }
+    assert_eq!((engine.len(), engine.take_evicted().map(|e| e.count)), (3, Some(2)));
+    // A fact larger than the bound stays alone, and what left gave its bytes back.
+    engine.observe(&Arc::new(Event { summary: "x".repeat(40_000), ..large(6) }));
+    assert_eq!(engine.len(), 1);
+    engine.observe(&Arc::new(large(7)));
+    engine.observe(&Arc::new(large(8)));
+    assert_eq!(engine.len(), 2);
+}
+
 /// Facts of every rule, near each other in time and place.
 fn mixed() -> Vec<Event> {
     let mut facts = vec![

@@ -141,3 +141,33 @@ fn an_item_too_large_is_counted() {
     let large = Event { summary: "x".repeat(ITEM_BYTES_MAX), ..event(1, Kind::OomKill, 1) };
     check(vec![wire(&large)], (0, 0, &[], &[GapReason::RecordMalformed]));
 }
+
+#[test]
+fn an_edge_joins_facts_of_its_own_node_only() {
+    let kill = event(1, Kind::OomKill, 1);
+    let end = event(2, Kind::ContainerTerminated, 2);
+    let items = |e: &aftertrace_model::Edge| proto::Batch {
+        first_sequence: 10,
+        items: vec![proto::Item { item: Some(Wire::Edge(e.into())) }],
+    };
+    let judge = |known: &[&Event]| {
+        let mut sorted = speaker().sort(items(&edge(&kill, &end)), &placements(), at(100));
+        assert_eq!(sorted.edge_ends().len(), 2);
+        let known = known.iter().map(|e| (e.event_id, Arc::new((*e).clone()))).collect();
+        speaker().refuse_foreign_edges(&mut sorted, &known);
+        assert_eq!(sorted.facts.edges.len(), sorted.edge_sequences.len());
+        let reasons: Vec<_> = sorted.facts.gaps.iter().map(|g| g.reason).collect();
+        (sorted.facts.edges.len(), reasons)
+    };
+    let taken = (1, Vec::new());
+    let refused = (0, vec![GapReason::Unauthorized]);
+    assert_eq!(judge(&[&kill, &end]), taken, "its own");
+    assert_eq!(judge(&[]), taken, "not known yet");
+    let foreign = Event { node: Some("node2".to_owned()), ..end.clone() };
+    assert_eq!(judge(&[&kill, &foreign]), refused, "another node's end");
+    assert_eq!(judge(&[&foreign]), refused);
+    let nobodys = Event { node: None, ..kill.clone() };
+    assert_eq!(judge(&[&nobodys]), refused, "the aggregator's own fact");
+    let another = Event { kind: Kind::MemoryPressure, ..kill.clone() };
+    assert_eq!(judge(&[&another]), refused, "another kind than the edge says");
+}
