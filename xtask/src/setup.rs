@@ -91,6 +91,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     for Absent { what, why } in &tools.absent {
         say(&format!("{what}: absent: {why}"));
     }
+    for (series, why) in tools.machine.iter().flat_map(|machine| &machine.absent) {
+        say(&format!("Linux {}: absent: {why}", series.name()));
+    }
     say(&format!("ready in {}", workspace.tools.display()));
     Ok(ExitCode::SUCCESS)
 }
@@ -175,10 +178,14 @@ impl Tools {
     }
 
     fn lacks(&mut self, what: &'static str, why: &anyhow::Error) {
-        let why = format!("{why:#}");
-        let why = why.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
-        self.absent.push(Absent { what, why });
+        self.absent.push(Absent { what, why: one_line(why) });
     }
+}
+
+/// An error with its causes, as a list of absent tools shows it.
+fn one_line(why: &anyhow::Error) -> String {
+    let why = format!("{why:#}");
+    why.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// A folder for half-finished work inside the tools folder, so that a rename finishes it.

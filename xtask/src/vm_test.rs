@@ -62,20 +62,24 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     let tools = setup::ensure(workspace, &[Need::Kernel, Need::Machine])?;
     let Some(machine) = &tools.machine else {
         let mut report = Report::default();
-        skip(&tools, &mut report);
+        skip(&tools, args, &mut report);
         print!("{}", report.render());
         // Who wants to do something by hand has failed; who wants to test is told that nothing was tested.
         return Ok(if args.by_hand() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
     };
-    let programs: Vec<&'static Program> = PROGRAMS.iter().filter(|program| args.wants(program)).collect();
-    let built = programs::build(workspace, &tools, &programs)?;
     let mut guests = guests(workspace, machine);
-    guests.retain(|guest| args.wants_guest(guest));
+    guests.retain(|guest| args.wants_machine(guest.kernel.series, guest.variant));
+    let mut programs: Vec<&'static Program> = PROGRAMS.iter().filter(|program| args.wants(program)).collect();
+    if guests.is_empty() {
+        programs.clear();
+    }
+    let built = programs::build(workspace, &tools, &programs)?;
     if args.by_hand() {
         let Some(guest) = guests.first() else { bail!("no machine of the matrix is chosen") };
         return by_hand(workspace, guest, &built, args);
     }
     let mut report = Report::default();
+    skip(&tools, args, &mut report);
     for guest in &guests {
         test(workspace, guest, &built, args, &mut report);
     }
@@ -90,13 +94,14 @@ pub(crate) fn run_all(
     build: Command,
     report: &mut Report,
 ) -> Result<()> {
-    let Some(machine) = &tools.machine else {
-        skip(tools, report);
+    let args = Args::default();
+    skip(tools, &args, report);
+    let Some(machine) = tools.machine.as_ref().filter(|machine| !machine.kernels.is_empty()) else {
         return Ok(());
     };
     let built = programs::find(workspace, build)?;
     for guest in &guests(workspace, machine) {
-        test(workspace, guest, &built, &Args::default(), report);
+        test(workspace, guest, &built, &args, report);
     }
     Ok(())
 }
@@ -121,9 +126,9 @@ impl Args {
         if self.kvm { "kvm" } else { "tcg,thread=multi" }
     }
 
-    fn wants_guest(&self, guest: &Guest<'_>) -> bool {
-        (self.series.is_empty() || self.series.contains(&guest.kernel.series))
-            && (self.variants.is_empty() || self.variants.contains(&guest.variant))
+    fn wants_machine(&self, series: Series, variant: Variant) -> bool {
+        (self.series.is_empty() || self.series.contains(&series))
+            && (self.variants.is_empty() || self.variants.contains(&variant))
     }
 }
 
@@ -194,13 +199,19 @@ pub(crate) fn types(workspace: &Workspace, machine: &Machine, kernel: &setup::Ke
     Ok(types)
 }
 
-/// Says that nothing of the matrix can run, and counts it.
-fn skip(tools: &Tools, report: &mut Report) {
-    let absent = tools.absent.iter().find(|absent| absent.what == setup::MACHINE);
-    let why = absent.map_or("no virtual machine was asked for", |absent| absent.why.as_str());
-    println!("SKIPPED: no kernel of the matrix was booted: {why}");
-    for series in Series::ALL {
-        for variant in Variant::of(series) {
+/// Says which machines of the matrix cannot run, and counts them.
+fn skip(tools: &Tools, args: &Args, report: &mut Report) {
+    let absent: Vec<(Series, &str)> = match &tools.machine {
+        Some(machine) => machine.absent.iter().map(|(series, why)| (*series, why.as_str())).collect(),
+        None => {
+            let absent = tools.absent.iter().find(|absent| absent.what == setup::MACHINE);
+            let why = absent.map_or("no virtual machine was asked for", |absent| absent.why.as_str());
+            Series::ALL.map(|series| (series, why)).to_vec()
+        }
+    };
+    for (series, why) in absent {
+        for variant in Variant::of(series).iter().filter(|variant| args.wants_machine(series, **variant)) {
+            println!("SKIPPED: Linux {}, {} was not booted: {why}", series.name(), variant.name());
             report.skip("vm-test", format!("Linux {}, {}", series.name(), variant.name()), why);
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::kernels::{self, Kernel, Series};
-use super::{deb, on_path, pins, system};
+use super::{deb, on_path, one_line, pins, system};
 
 /// The parts of a virtual machine.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Machine {
     pub(crate) busybox: PathBuf,
     /// The newest kernel of each series, oldest series first.
     pub(crate) kernels: Vec<Kernel>,
+    /// The series of which none could be had, and why: Debian 13 has no 6.1, Ubuntu has neither.
+    pub(crate) absent: Vec<(Series, String)>,
 }
 
 /// Brings what is missing.
@@ -29,12 +31,17 @@ pub(crate) fn bring(tools: &Path) -> Result<Machine> {
     if !on_path(pins::QEMU) {
         system::install(pins::QEMU_PACKAGE, "qemu is not installed")?;
     }
-    let kernels =
-        Series::ALL.into_iter().map(|series| kernels::bring(tools, series)).collect::<Result<_>>()?;
+    let (mut kernels, mut absent) = (Vec::new(), Vec::new());
+    for series in Series::ALL {
+        match kernels::bring(tools, series) {
+            Ok(kernel) => kernels.push(kernel),
+            Err(error) => absent.push((series, one_line(&error))),
+        }
+    }
     let busybox = tools.join("busybox");
     if !busybox.exists() {
         let unpacked = deb::unpack(tools, pins::BUSYBOX_PACKAGE)?;
         fs::rename(unpacked.join("bin/busybox"), &busybox).context("take busybox")?;
     }
-    Ok(Machine { busybox, kernels })
+    Ok(Machine { busybox, kernels, absent })
 }

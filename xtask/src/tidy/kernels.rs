@@ -92,6 +92,9 @@ fn kernels(workspace: &Workspace) -> Result<Vec<Kernel>> {
         println!("SKIPPED: the kernels of the matrix: {why}");
         return Ok(kernels);
     };
+    for (series, why) in &machine.absent {
+        println!("SKIPPED: Linux {}: {why}", series.name());
+    }
     for kernel in &machine.kernels {
         let types = vm_test::types(workspace, machine, kernel)?;
         kernels.push(Kernel::new(kernel.release.clone(), &types)?);
