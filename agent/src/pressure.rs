@@ -27,7 +27,7 @@ use self::cgroupfs::Lack;
 pub(crate) use self::rows::Kill;
 use self::rows::Rows;
 use self::samples::{KEPT_US, Reclaim};
-use self::watched::Watched;
+use self::watched::{Due, Watched};
 use crate::attribute::cgroup_name::{CgroupRoot, CgroupUid, ContainerId};
 use crate::attribute::pods::Pods;
 use crate::draft::{self, Origin};
@@ -133,8 +133,18 @@ impl Pressure {
         self.watched.retain(|_, w| w.gone_at.is_none_or(|gone| now.micros_since(gone) <= KEPT_US));
         let mut events = Vec::new();
         let rows = Rows { origin, cgroupfs: &self.cgroupfs, lacks: &self.lacks };
+        let over: HashSet<CgroupUid> = (self.watched.values())
+            .filter(|w| w.container.is_some() && w.is_over())
+            .map(|w| w.uid.clone())
+            .collect();
         for watched in self.watched.values_mut().filter(|w| w.gone_at.is_none()) {
             for due in watched.due(&self.cgroupfs, now) {
+                // A pod is full of its containers: theirs is the row that says more.
+                let is_of_container = watched.container.is_none() && over.contains(&watched.uid);
+                if is_of_container && matches!(due, Due::Near { .. }) {
+                    watched.told(due, now);
+                    continue;
+                }
                 let Some(mut event) = rows.due(watched, due) else { continue };
                 // A container that no status lists yet is told once one does.
                 if tie(&mut event, watched, pods) {

@@ -55,10 +55,13 @@ impl Limits {
 /// How often limits of this very cgroup were met since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Hits {
-    /// Charges that the limit stopped at first: `memory.failcnt`, or `max` of `memory.events.local`.
+    /// Charges that the limit stopped at first: `memory.failcnt` and `memory.memsw.failcnt`, or `max` of
+    /// `memory.events.local`.
     pub(super) max: u64,
     /// Times that allocators were slowed down at `memory.high`; `None` with cgroup v1.
     pub(super) high: Option<u64>,
+    /// With cgroup v1, whether usage was ever at the limit.
+    pub(super) is_reached: bool,
 }
 
 impl Hits {
@@ -67,12 +70,19 @@ impl Hits {
         Self {
             max: self.max.saturating_sub(before.max),
             high: self.high.map(|high| high.saturating_sub(before.high.unwrap_or(0))),
+            is_reached: self.is_reached && !before.is_reached,
         }
     }
 
     /// Whether there was none.
     pub(super) fn is_none(self) -> bool {
-        self.max == 0 && self.high.unwrap_or(0) == 0
+        self.max == 0 && self.high.unwrap_or(0) == 0 && !self.is_reached
+    }
+
+    /// Whether the kernel counts them: since Linux 6.15 it does not count hits of the limit of memory and swap
+    /// together (`track_failcnt` of `mm/page_counter.c` is set for memory alone), which is asked first.
+    pub(super) fn is_counted(self) -> bool {
+        self.max > 0 || !self.is_reached
     }
 }
 
@@ -98,18 +108,26 @@ pub(super) struct Stalls {
 pub(super) struct Counters {
     usage: File,
     hits: File,
+    /// With cgroup v1, of memory and swap together. That limit is asked first, and kubelets set it to the
+    /// same value to forbid swap; then it alone counts. Absent where the kernel does not account swap.
+    swap_hits: Option<File>,
+    /// With cgroup v1, the highest usage ever.
+    peak: Option<File>,
 }
 
 impl Counters {
     pub(super) fn open(dir: &Path, cgroupfs: &Cgroupfs) -> io::Result<Self> {
         Ok(match cgroupfs {
-            Cgroupfs::V1(_) => {
-                Self { usage: open(dir, "memory.usage_in_bytes")?, hits: open(dir, "memory.failcnt")? }
-            }
+            Cgroupfs::V1(_) => Self {
+                usage: open(dir, "memory.usage_in_bytes")?,
+                hits: open(dir, "memory.failcnt")?,
+                swap_hits: open(dir, "memory.memsw.failcnt").ok(),
+                peak: open(dir, "memory.max_usage_in_bytes").ok(),
+            },
             Cgroupfs::V2(_) => {
                 // Before 5.2 there is the sum with all descendants only.
                 let hits = open(dir, "memory.events.local").or_else(|_| open(dir, "memory.events"))?;
-                Self { usage: open(dir, "memory.current")?, hits }
+                Self { usage: open(dir, "memory.current")?, hits, swap_hits: None, peak: None }
             }
         })
     }
@@ -119,13 +137,18 @@ impl Counters {
         number(&read(&self.usage)?)
     }
 
-    pub(super) fn hits(&self, cgroupfs: &Cgroupfs) -> io::Result<Hits> {
+    pub(super) fn hits(&self, cgroupfs: &Cgroupfs, limits: Limits) -> io::Result<Hits> {
         let text = read(&self.hits)?;
         Ok(match cgroupfs {
-            Cgroupfs::V1(_) => Hits { max: number(&text)?, high: None },
+            Cgroupfs::V1(_) => {
+                let swap = self.swap_hits.as_ref().map_or(Ok(0), |file| number(&read(file)?))?;
+                let peak = self.peak.as_ref().map_or(Ok(0), |file| number(&read(file)?))?;
+                let is_reached = limits.max.is_some_and(|limit| peak >= limit);
+                Hits { max: number(&text)?.saturating_add(swap), high: None, is_reached }
+            }
             Cgroupfs::V2(_) => {
                 let max = field(&text, "max").ok_or_else(|| invalid("memory.events has no max"))?;
-                Hits { max, high: field(&text, "high") }
+                Hits { max, high: field(&text, "high"), is_reached: false }
             }
         })
     }

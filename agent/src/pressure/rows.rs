@@ -52,14 +52,21 @@ impl Rows<'_> {
         let mut event = self.blank(watched, reason, hook, Occurrence::between(after, seen));
         current(&mut event, watched, last);
         match due {
-            Due::Near { count, .. } => {
+            Due::Near { count, usage, .. } => {
+                put(&mut event, "aftertrace.memory.usage_bytes", Some(usage));
                 put(&mut event, "aftertrace.pressure.crossings", Some(count));
-                let part = last.usage.saturating_mul(100) / limit;
-                event.summary = format!("uses {} of {} MiB ({part} %)", mib(last.usage), mib(limit));
+                let part = usage.saturating_mul(100) / limit;
+                event.summary = format!("uses {} of {} MiB ({part} %)", mib(usage), mib(limit));
             }
             Due::Hit { hits, .. } => {
-                new_hits(&mut event, hits);
+                new_hits(&mut event, hits, last.hits.is_counted());
                 event.summary = match hits.high {
+                    _ if !last.hits.is_counted() => {
+                        let limit = mib(watched.limits.max.unwrap_or(limit));
+                        format!(
+                            "reached its limit of {limit} MiB without a kill; how often is not counted here"
+                        )
+                    }
                     Some(high) if hits.max == 0 => {
                         let limit = watched.limits.high.unwrap_or(limit);
                         format!("was slowed down at its memory.high of {} MiB {high} times", mib(limit))
@@ -97,7 +104,7 @@ impl Rows<'_> {
         let mut event = self.blank(watched, "run_up", hook, occurred);
         event.episode_id = Some(kill.episode_id);
         current(&mut event, watched, last);
-        new_hits(&mut event, untold);
+        new_hits(&mut event, untold, last.hits.is_counted() && untold.is_counted());
         let usage = samples.iter().map(|s| (s.at, s.usage)).chain(at_kill.map(|usage| (end, usage)));
         let usage_growth = growth(usage);
         let resident = samples.iter().filter_map(|s| Some((s.at, resident(s)?)));
@@ -171,7 +178,7 @@ fn current(event: &mut Event, watched: &Watched, last: &Sample) {
     put(event, "aftertrace.memory.usage_bytes", Some(last.usage));
     put(event, "aftertrace.memory.limit_bytes", watched.limits.max);
     put(event, "aftertrace.memory.high_bytes", watched.limits.high);
-    put(event, "aftertrace.memory.limit_hits", Some(last.hits.max));
+    put(event, "aftertrace.memory.limit_hits", Some(last.hits.max).filter(|_| last.hits.is_counted()));
     if let Some(parts) = last.parts {
         put(event, "aftertrace.memory.anon_bytes", parts.anon);
         put(event, "aftertrace.memory.file_bytes", parts.file);
@@ -179,8 +186,9 @@ fn current(event: &mut Event, watched: &Watched, last: &Sample) {
     }
 }
 
-fn new_hits(event: &mut Event, hits: Hits) {
-    put(event, "aftertrace.memory.new_limit_hits", Some(hits.max));
+/// Hits that no row has told; those of `max` only where the kernel counts them.
+fn new_hits(event: &mut Event, hits: Hits, is_counted: bool) {
+    put(event, "aftertrace.memory.new_limit_hits", Some(hits.max).filter(|_| is_counted));
     put(event, "aftertrace.memory.new_high_hits", hits.high);
 }
 

@@ -116,7 +116,7 @@ pub(super) fn json(samples: &[Sample], end: Timestamp) -> Value {
         }
         if let Some(before) = before {
             let hits = sample.hits.since(before.hits);
-            put("limit_hits", Some(hits.max));
+            put("limit_hits", Some(hits.max).filter(|_| sample.hits.is_counted()));
             put("high_hits", hits.high);
             if let (Some(now), Some(then)) = (sample.stalls, before.stalls) {
                 put("psi_some_us", Some(now.some_us.saturating_sub(then.some_us)));
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn counters_are_told_as_what_came_since() {
-        let hits = |max| Hits { max, high: None };
+        let hits = |max| Hits { max, ..Hits::default() };
         let first = Sample { hits: hits(7), ..sample(1, 10) };
         let reclaim = Reclaim { stalls: 2, stall_ns: 3_000_000 };
         let second = Sample { hits: hits(9), reclaim, ..sample(2, 20) };

@@ -150,14 +150,15 @@ fn a_crossing_is_told_once_and_again_after_calm() {
         let mut node = Node::new(is_v1);
         assert_eq!(node.looks(&[50, 79, 80, 90, 95, 85, 79, 82]), ["2:near_limit"], "v1: {is_v1}");
         // Calm, but told a moment ago: the crossings wait for the pause and come in one row.
-        assert_eq!(node.looks(&[70, 85, 60, 85]), Vec::<String>::new());
+        assert_eq!(node.looks(&[70, 85, 60, 86]), Vec::<String>::new());
+        node.usage(false, 50 * MIB);
         node.second += 10;
         let rows = node.look();
         assert_eq!(rows.len(), 1);
         assert_eq!(get(&rows[0], "aftertrace.pressure.crossings"), 2);
         assert_eq!(rows[0].container_id.as_deref(), Some(ID));
         assert_eq!(rows[0].restart_count, Some(1));
-        assert_eq!(rows[0].summary, "container app of n/p uses 85.0 of 100.0 MiB (85 %)");
+        assert_eq!(rows[0].summary, "container app of n/p uses 86.0 of 100.0 MiB (86 %)");
         let occurred = rows[0].occurred;
         assert!(occurred.earliest < occurred.at && occurred.at < node.now().plus_micros(-5_000_000));
     }
@@ -181,6 +182,40 @@ fn a_hit_without_a_kill_is_a_near_miss_with_exact_counts() {
         assert_eq!(rows[0].summary, "container app of n/p hit its limit of 100.0 MiB 4 times without a kill");
         assert_eq!(node.looks(&[10, 10, 10]), Vec::<String>::new());
     }
+}
+
+#[test]
+fn the_limit_of_memory_and_swap_together_counts_too() {
+    let mut node = Node::new(true);
+    node.write(false, "memory.memsw.failcnt", "2\n");
+    assert_eq!(node.looks(&[10]), Vec::<String>::new());
+    node.write(false, "memory.memsw.failcnt", "9\n");
+    node.look();
+    let rows = node.look();
+    assert_eq!(
+        (reason(&rows[0]), get(&rows[0], "aftertrace.memory.new_limit_hits")),
+        ("limit_hit", &json!(7))
+    );
+}
+
+#[test]
+fn where_hits_are_not_counted_reaching_the_limit_is_told_once() {
+    let mut node = Node::new(true);
+    node.write(false, "memory.max_usage_in_bytes", &format!("{}\n", 60 * MIB));
+    node.look();
+    node.write(false, "memory.max_usage_in_bytes", &format!("{}\n", 100 * MIB));
+    node.look();
+    let rows = node.look();
+    assert_eq!(
+        (rows.len(), reason(&rows[0]), get(&rows[0], "aftertrace.memory.new_limit_hits")),
+        (1, "limit_hit", &Value::Null)
+    );
+    assert!(
+        rows[0].summary.ends_with("without a kill; how often is not counted here"),
+        "{}",
+        rows[0].summary
+    );
+    assert_eq!(node.looks(&[10; 30]), Vec::<String>::new());
 }
 
 #[test]
@@ -299,6 +334,16 @@ fn a_pods_limit_brings_the_minute_of_its_containers() {
         (&last["psi_some_us"], &last["psi_full_us"], &last["high_hits"]),
         (&json!(250), &json!(10), &json!(0))
     );
+
+    // The pod's crossing together with its container's would say the same twice.
+    node.limit(false, Some(100 * MIB));
+    node.usage(true, 10 * MIB);
+    node.second += 30;
+    node.pressure.search_soon();
+    node.looks(&[10]);
+    node.usage(true, 90 * MIB);
+    let rows = node.looks(&[85]);
+    assert_eq!((rows.len(), node.looks(&[70]).len()), (1, 0));
 
     // The pod's own crossing is tied to the pod and to no container.
     node.usage(true, 10 * MIB);

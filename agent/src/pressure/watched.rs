@@ -54,6 +54,8 @@ pub(super) struct Watched {
 struct Near {
     /// True from a crossing until usage is below [`CALM_PERCENT`].
     is_over: bool,
+    /// Usage at the last of them.
+    usage: u64,
     untold: Option<Untold>,
     told_at: Option<Timestamp>,
 }
@@ -84,8 +86,8 @@ struct Untold {
 /// Something worth a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// Usage crossed the threshold so many times.
-    Near { count: u64, after: Timestamp, seen: Timestamp },
+    /// Usage crossed the threshold so many times, the last time up to `usage` bytes.
+    Near { count: u64, usage: u64, after: Timestamp, seen: Timestamp },
     /// A limit was hit so often, and nothing was killed.
     Hit { hits: Hits, after: Timestamp, seen: Timestamp },
 }
@@ -126,7 +128,7 @@ impl Watched {
                 self.hit.kills = Some(0);
             } else {
                 // What was hit before we looked is no news.
-                self.hit.settled = counters.hits(cgroupfs)?;
+                self.hit.settled = counters.hits(cgroupfs, self.limits)?;
                 self.hit.kills = counters::kills(&self.dir, cgroupfs);
             }
             self.counters = Some(counters);
@@ -146,7 +148,7 @@ impl Watched {
 
     /// Hits up to now; `None` where it is gone.
     fn hits(&self, cgroupfs: &Cgroupfs) -> Option<Hits> {
-        self.counters.as_ref()?.hits(cgroupfs).ok()
+        self.counters.as_ref()?.hits(cgroupfs, self.limits).ok()
     }
 
     /// Takes a sample; true if it is under pressure by its own limit. A quiet one costs two reads.
@@ -158,7 +160,7 @@ impl Watched {
     ) -> io::Result<bool> {
         let Some(counters) = &self.counters else { return Ok(false) };
         let usage = counters.usage()?;
-        let hits = counters.hits(cgroupfs)?;
+        let hits = counters.hits(cgroupfs, self.limits)?;
         let after = self.samples.last().map(|last| last.at).or(self.made_after);
         let seen = self.samples.last().map_or(self.hit.settled, |last| last.hits);
         let new = hits.since(seen);
@@ -171,6 +173,7 @@ impl Watched {
             self.near.is_over = true;
             // One that was found above is no crossing that we saw.
             if let Some(after) = after {
+                self.near.usage = usage;
                 Untold::add(&mut self.near.untold, after, now);
             }
         } else if !self.limits.is_met(usage, CALM_PERCENT) {
@@ -204,7 +207,8 @@ impl Watched {
         if let Some(untold) = self.near.untold
             && !is_quiet(self.near.told_at, QUIET_US)
         {
-            due.push(Due::Near { count: untold.count, after: untold.after, seen: untold.last_seen });
+            let usage = self.near.usage;
+            due.push(Due::Near { count: untold.count, usage, after: untold.after, seen: untold.last_seen });
         }
         if let Some(untold) = self.hit.untold
             && !is_quiet(self.hit.told_at, self.hit.quiet_us)
@@ -224,7 +228,12 @@ impl Watched {
         due
     }
 
-    /// A row was made of it.
+    /// Whether it has crossed the threshold and not come back.
+    pub(super) fn is_over(&self) -> bool {
+        self.near.is_over
+    }
+
+    /// A row was made of it, or needs not be.
     pub(super) fn told(&mut self, due: Due, now: Timestamp) {
         match due {
             Due::Near { .. } => {

@@ -9,5 +9,6 @@ mod kills;
 mod once;
 mod replay;
 mod rig;
+mod run_up;
 mod sql;
 mod swaps;
