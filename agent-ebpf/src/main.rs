@@ -4,12 +4,14 @@
 //! where this kernel keeps what they read, and drains what they emit. One subject per file:
 //!
 //! - [`cgroups`]: which cgroups are the kubelet's, for all that asks whether a task is of a pod
+//! - [`oom_decision`]: why the OOM killer kills; the one that needs the privileged tier
+//! - [`reclaim`]: what the allocator did before, from which the limit that fired follows
 //! - [`oom`]: who the OOM killer kills, in which cgroups, on whose behalf
 //! - [`exit`]: when those victims are gone
 //! - [`swap`]: renames onto `..data`, by which a kubelet publishes a volume's new content
 //! - [`read_file`]: who opens a file of such a volume first
 //!
-//! They need no privileged tier: raw tracepoints, tracepoints, `bpf_probe_read_*` and a ring buffer run on
+//! The others need no privileged tier: raw tracepoints, tracepoints, `bpf_probe_read_*` and a ring buffer run on
 //! every kernel from 5.8 on. Nothing here decides what an event means, and no program ever waits.
 
 #![no_std]
@@ -23,8 +25,10 @@ mod exit;
 mod maps;
 mod memcg;
 mod oom;
+mod oom_decision;
 mod read;
 mod read_file;
+mod reclaim;
 mod swap;
 mod task;
 

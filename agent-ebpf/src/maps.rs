@@ -37,6 +37,22 @@ pub(crate) static SIGNALLED: LruHashMap<u32, Signalled> =
 pub(crate) static VICTIMS: LruHashMap<u32, AwaitedExit> =
     LruHashMap::with_max_entries(limits::MAX_VICTIMS, 0);
 
+/// By tid: what the task did when it last reclaimed memory.
+#[map]
+pub(crate) static RECLAIMERS: LruHashMap<u32, Reclaimer> =
+    LruHashMap::with_max_entries(limits::MAX_RECLAIMERS, 0);
+
+/// What is to be remembered of a reclaim, while it is gathered. Only the reclaim hooks use it; they run with
+/// preemption off and do not nest, so it stays its hook's own.
+#[map]
+pub(crate) static RECLAIMER_SCRATCH: PerCpuArray<Reclaimer> = PerCpuArray::with_max_entries(1, 0);
+
+/// By the kernfs id of a memory cgroup: how long its tasks have waited for reclaim at a limit, since it was
+/// first seen. The agent reads it; entries are only ever added to.
+#[map]
+pub(crate) static RECLAIM_STALLS: LruHashMap<u64, Stall> =
+    LruHashMap::with_max_entries(limits::MAX_STALLED_CGROUPS, 0);
+
 /// By tid: renames onto `..data` that were entered and have not returned.
 #[map]
 pub(crate) static PENDING_RENAMES: LruHashMap<u32, PendingRename> =
@@ -108,8 +124,8 @@ pub(crate) struct Signalled {
     pub(crate) tgid: u32,
     /// 1 once `mark_victim` has confirmed it: what follows with the same `mm` shares its memory.
     pub(crate) marked: u32,
-    /// Zero; the kernel copies the whole value.
-    pub(crate) padding: u32,
+    /// 1 if the process was dying already, so that the signal changed nothing.
+    pub(crate) was_dying: u32,
 }
 
 /// A victim whose exit is awaited.
@@ -122,6 +138,36 @@ pub(crate) struct AwaitedExit {
     pub(crate) role: u32,
     /// Zero; the kernel copies the whole value.
     pub(crate) padding: u32,
+}
+
+/// What one task did when it last reclaimed memory.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Reclaimer {
+    /// Its start time: tells it from a later task with the same tid.
+    pub(crate) start_boot_ns: u64,
+    /// How many reclaims it has begun.
+    pub(crate) reclaims: u64,
+    /// When the reclaim for a memory cgroup began that is under way; 0 if none is.
+    pub(crate) begun_boot_ns: u64,
+    /// The kernfs id of its memory cgroup at its last reclaim for one; absent before the first.
+    pub(crate) memcg: u64,
+    /// One of `record::last_reclaim`.
+    pub(crate) last_reclaim: u32,
+    /// Zero; the kernel copies the whole value.
+    pub(crate) padding: u32,
+    /// Its cgroup's and each ancestor's count of OOM decisions at its last reclaim for a memory cgroup.
+    pub(crate) oom_events: [u64; limits::MAX_MEMCG_LEVELS],
+}
+
+/// Time spent in reclaim for a memory cgroup's limit.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Stall {
+    /// Nanoseconds, over all tasks of the cgroup.
+    pub(crate) total_ns: u64,
+    /// Reclaims.
+    pub(crate) count: u64,
 }
 
 /// A rename between entry and return.
@@ -166,12 +212,23 @@ pub(crate) fn load(field: &'static u32) -> u32 {
 #[expect(unsafe_code, reason = "the counter is in kernel memory that only a pointer reaches")]
 pub(crate) fn count(loss: Loss) {
     if let Some(slot) = LOSSES.get_ptr_mut(loss.index()) {
-        // SAFETY: the verifier admits `slot` only as this CPU's eight aligned bytes of the map. The addition
-        // is one atomic instruction (`BPF_XADD`, on every kernel), because an interrupt's program may count
-        // on the same CPU in the middle of ours; Rust's own atomics do not reach the bpf target.
-        unsafe {
-            core::arch::asm!("lock *(u64 *)({slot} + 0) += {one}", slot = in(reg) slot, one = in(reg) 1_u64);
-        }
+        // SAFETY: the verifier admits `slot` only as this CPU's eight aligned bytes of the map.
+        unsafe { add(slot, 1) };
+    }
+}
+
+/// Adds to a sum in a map by one atomic instruction (`BPF_XADD`, on every kernel), because another CPU, or an
+/// interrupt's program on this one, may add in the middle of ours; Rust's own atomics do not reach the bpf
+/// target.
+///
+/// # Safety
+/// `slot` points to eight aligned bytes of a map's value.
+#[expect(unsafe_code, reason = "an atomic addition is one instruction of assembly")]
+#[inline(always)]
+pub(crate) unsafe fn add(slot: *mut u64, amount: u64) {
+    // SAFETY: the caller's promise, which the verifier checks.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({slot} + 0) += {amount}", slot = in(reg) slot, amount = in(reg) amount);
     }
 }
 

@@ -6,7 +6,7 @@
 use aftertrace_ebpf_common::{
     config::NO_OFFSET,
     limits::MAX_MEMCG_LEVELS,
-    record::{ABSENT_U32, ABSENT_U64, MemcgLevel},
+    record::{ABSENT_U32, ABSENT_U64, ChargedLevel, MemcgLevel},
 };
 
 use crate::{
@@ -45,20 +45,60 @@ pub(crate) fn ancestors(mut css: u64, levels: *mut [MemcgLevel; MAX_MEMCG_LEVELS
         // SAFETY: `index` is below the array's length, and the array is reserved ring-buffer memory.
         fill(css, unsafe { levels.cast::<MemcgLevel>().add(index) });
         count += 1;
-        css = pointer(css, config!(offsets.css_parent));
+        css = parent(css);
     }
     (count, css)
+}
+
+/// The address of the state above; 0 above the root.
+#[inline(always)]
+pub(crate) fn parent(css: u64) -> u64 {
+    pointer(css, config!(offsets.css_parent))
+}
+
+/// The address of the state that belongs to the `mem_cgroup` at `memcg`.
+#[inline(always)]
+pub(crate) fn state(memcg: u64) -> u64 {
+    match config!(offsets.memcg_css) {
+        NO_OFFSET => 0,
+        offset => memcg + u64::from(offset),
+    }
+}
+
+/// How many OOM decisions there were for the limit of this very cgroup.
+#[inline(always)]
+pub(crate) fn oom_events(css: u64) -> u64 {
+    value(of(css), config!(offsets.memcg_events_oom)).unwrap_or(ABSENT_U64)
+}
+
+/// Writes every field of one level of the allocator's.
+#[expect(unsafe_code, reason = "the record lies in the ring buffer, which only a pointer reaches")]
+#[inline(always)]
+pub(crate) fn fill_charged(css: u64, before: u64, is_named: bool, level: *mut ChargedLevel) {
+    // SAFETY: `level` points to a whole level in reserved ring-buffer memory, which the verifier checks.
+    unsafe {
+        (&raw mut (*level).kernfs_id).write(kernfs_id(css));
+        (&raw mut (*level).oom_events).write(oom_events(css));
+        (&raw mut (*level).oom_events_before).write(before);
+        let name = if is_named { pointer(node(css), config!(offsets.kernfs_name)) } else { 0 };
+        kernel_string(name, &raw mut (*level).name);
+    }
+}
+
+/// The address of the `mem_cgroup` whose state this is; 0 if this kernel's cannot be told.
+#[inline(always)]
+fn of(css: u64) -> u64 {
+    match config!(offsets.memcg_css) {
+        NO_OFFSET => 0,
+        offset => css - u64::from(offset),
+    }
 }
 
 /// Writes every field of one level.
 #[expect(unsafe_code, reason = "the record lies in the ring buffer, which only a pointer reaches")]
 #[inline(always)]
 fn fill(css: u64, level: *mut MemcgLevel) {
-    let memcg = match config!(offsets.memcg_css) {
-        NO_OFFSET => 0,
-        offset => css - u64::from(offset),
-    };
-    let node = node(css);
+    let (memcg, node) = (of(css), node(css));
     let count = |offset| value::<u64>(memcg, offset).unwrap_or(ABSENT_U64);
     // SAFETY: `level` points to a whole level in reserved ring-buffer memory, which the verifier checks.
     unsafe {

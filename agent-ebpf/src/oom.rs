@@ -14,6 +14,9 @@
 //! With `memory.oom.group` it then does the same to each process of the group, the victim among them, which it
 //! signals again and does not mark again.
 //!
+//! A SIGKILL to a process that is dying already is ignored, which the tracepoint's `result` says; whatever is
+//! marked then was killed by somebody else, and is counted, never emitted.
+//!
 //! So the pair is joined by the allocator's tid, never by a window of time, and the victim's `mm` is still
 //! there when it is marked. `mark_victim` alone means a task that was exiting already, which is no kill;
 //! the SIGKILL alone has many senders (the teardown of a pid namespace for one) and is no evidence.
@@ -23,11 +26,7 @@ use aftertrace_ebpf_common::{
     loss::Loss,
     record::{ABSENT_I32, ABSENT_U64, OomKill, kind, oom_role},
 };
-use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task},
-    macros::raw_tracepoint,
-    programs::RawTracePointContext,
-};
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use crate::{
     diagnose,
@@ -35,13 +34,17 @@ use crate::{
     maps::{AwaitedExit, SIGNALLED, Signalled, VICTIMS, config, count},
     memcg,
     read::{pointer, value},
-    task,
+    reclaim,
+    task::{self, current, current_tid},
 };
 
 /// The signal's number on every architecture Linux has.
 const SIGKILL: i32 = 9;
 /// `SEND_SIG_PRIV`, "from the kernel", in place of a pointer; so `info` is never dereferenced.
 const SEND_SIG_PRIV: u64 = 1;
+/// `enum` in `include/trace/events/signal.h`: the signal was taken up. Any other outcome of a SIGKILL means that
+/// its target was dying already.
+const TRACE_SIGNAL_DELIVERED: i32 = 0;
 /// `task_struct.flags`: the task is on its way out.
 const PF_EXITING: u32 = 0x4;
 
@@ -51,7 +54,7 @@ const PF_EXITING: u32 = 0x4;
 #[raw_tracepoint(tracepoint = "signal_generate")]
 fn signal_generate(ctx: RawTracePointContext) -> i32 {
     if ctx.arg::<i32>(0) == SIGKILL && ctx.arg::<u64>(1) == SEND_SIG_PRIV {
-        killed_by_kernel(&ctx, ctx.arg::<u64>(2));
+        killed_by_kernel(&ctx, ctx.arg::<u64>(2), ctx.arg::<i32>(4) == TRACE_SIGNAL_DELIVERED);
     }
     0
 }
@@ -67,7 +70,7 @@ fn mark_victim(ctx: RawTracePointContext) -> i32 {
 
 /// A SIGKILL of the kernel's own: remembered, or emitted if it hits a sharer of the memory just marked.
 #[inline(always)]
-fn killed_by_kernel(ctx: &RawTracePointContext, target: u64) {
+fn killed_by_kernel(ctx: &RawTracePointContext, target: u64, is_delivered: bool) {
     let sender = current();
     let Some(tgid) = value::<u32>(target, config!(offsets.task_tgid)) else {
         return count(Loss::VictimUnreadable);
@@ -80,7 +83,7 @@ fn killed_by_kernel(ctx: &RawTracePointContext, target: u64) {
         tid: value(target, config!(offsets.task_pid)).unwrap_or(0),
         tgid,
         marked: 0,
-        padding: 0,
+        was_dying: u32::from(!is_delivered),
     };
     if let Some(before) = remembered(signal.sender_start_boot_ns)
         && before.marked == 1
@@ -88,6 +91,7 @@ fn killed_by_kernel(ctx: &RawTracePointContext, target: u64) {
         && before.mm == signal.mm
         && before.tgid != tgid
         && !is_exiting(sender)
+        && is_delivered
         // A group kill comes back to a sharer it has killed already, and then marks it: that is the pair.
         && VICTIMS.get_ptr(tgid).is_none()
     {
@@ -119,6 +123,9 @@ fn marked(ctx: &RawTracePointContext, argument: u64) {
     if SIGNALLED.insert(current_tid(), signal, 0).is_err() {
         count(Loss::SignalTableFull);
     }
+    if signal.was_dying == 1 {
+        return count(Loss::MarkWithoutSignal);
+    }
     emit(ctx, &signal, oom_role::MARKED, signal.tgid, boot_ns());
 }
 
@@ -133,6 +140,7 @@ fn emit(ctx: &RawTracePointContext, signal: &Signalled, role: u32, marked_tgid: 
     let Some(mut entry) = reserve::<OomKill>(Loss::RingFullOomKill) else { return };
     let record = entry.as_mut_ptr();
     let allocator = current();
+    let (killed_in, charged_to) = (memcg::state_of(signal.task), memcg::state_of(allocator));
     let pages = |offset| value::<u64>(signal.mm, offset).unwrap_or(ABSENT_U64);
     // SAFETY: `record` is reserved ring-buffer memory of the record's size; every field is written below,
     // of `levels` those up to `level_count`.
@@ -141,7 +149,7 @@ fn emit(ctx: &RawTracePointContext, signal: &Signalled, role: u32, marked_tgid: 
         (&raw mut (*record).signal_boot_ns).write(signal.boot_ns);
         (&raw mut (*record).victim).write(task::identity(signal.task));
         (&raw mut (*record).allocator).write(task::identity(allocator));
-        (&raw mut (*record).allocator_memcg).write(memcg::kernfs_id(memcg::state_of(allocator)));
+        (&raw mut (*record).allocator_memcg).write(memcg::kernfs_id(charged_to));
         (&raw mut (*record).victim_parent_memcg)
             .write(memcg::kernfs_id(memcg::state_of(task::parent(signal.task))));
         (&raw mut (*record).rss_anon_pages).write(pages(config!(offsets.mm_rss_anon)));
@@ -154,13 +162,13 @@ fn emit(ctx: &RawTracePointContext, signal: &Signalled, role: u32, marked_tgid: 
         (&raw mut (*record).role).write(role);
         (&raw mut (*record).marked_tgid).write(marked_tgid);
         (&raw mut (*record).padding).write(0);
-        let (level_count, left_out) =
-            memcg::ancestors(memcg::state_of(signal.task), &raw mut (*record).levels);
+        let (level_count, left_out) = memcg::ancestors(killed_in, &raw mut (*record).levels);
         (&raw mut (*record).level_count).write(level_count);
         (&raw mut (*record).levels_truncated).write(u32::from(left_out != 0));
         if left_out != 0 {
             count(Loss::LevelsTruncated);
         }
+        reclaim::charge(charged_to, killed_in != charged_to, &raw mut (*record).charge);
     }
     entry.submit(0);
     diagnose!(ctx, "oom kill of tgid {} by tid {}", signal.tgid, current_tid());
@@ -187,18 +195,4 @@ fn oom_score_adj(task: u64) -> i32 {
 #[inline(always)]
 fn is_exiting(task: u64) -> bool {
     value::<u32>(task, config!(offsets.task_flags)).is_none_or(|flags| flags & PF_EXITING != 0)
-}
-
-/// The address of the current task.
-#[expect(unsafe_code, reason = "generated helpers are unsafe as a whole")]
-#[inline(always)]
-fn current() -> u64 {
-    // SAFETY: the helper takes nothing and returns an address that is only read through helpers.
-    unsafe { bpf_get_current_task() }
-}
-
-/// The current thread's id in the initial pid namespace.
-#[inline(always)]
-fn current_tid() -> u32 {
-    bpf_get_current_pid_tgid() as u32
 }

@@ -5,6 +5,8 @@ use aftertrace_ebpf_common::{
     record::{ABSENT_U32, ABSENT_U64, Task},
 };
 
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task};
+
 use crate::{
     maps::config,
     read::{pointer, value},
@@ -15,6 +17,7 @@ use crate::{
 pub(crate) fn identity(task: u64) -> Task {
     Task {
         start_boot_ns: start_boot_ns(task),
+        process_start_boot_ns: process_start_boot_ns(task),
         tid: value(task, config!(offsets.task_pid)).unwrap_or(ABSENT_U32),
         tgid: value(task, config!(offsets.task_tgid)).unwrap_or(ABSENT_U32),
         ns_tgid: ns_tgid(task),
@@ -53,4 +56,18 @@ fn ns_tgid(task: u64) -> u32 {
     let Some(level) = value::<u32>(pid, config!(offsets.pid_level)) else { return ABSENT_U32 };
     let deepest = pid + u64::from(level) * u64::from(config!(offsets.pid_numbers_stride));
     value(deepest, config!(offsets.pid_numbers_nr)).unwrap_or(ABSENT_U32)
+}
+
+/// The address of the current task.
+#[expect(unsafe_code, reason = "generated helpers are unsafe as a whole")]
+#[inline(always)]
+pub(crate) fn current() -> u64 {
+    // SAFETY: the helper takes nothing and returns an address that is only read through helpers.
+    unsafe { bpf_get_current_task() }
+}
+
+/// The current thread's id in the initial pid namespace.
+#[inline(always)]
+pub(crate) fn current_tid() -> u32 {
+    bpf_get_current_pid_tgid() as u32
 }

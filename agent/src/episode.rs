@@ -1,25 +1,44 @@
-//! OOM kill records → episodes, and the two events that one kill makes.
+//! OOM decision and kill records → episodes, and the events they make.
 //!
 //! An episode is one decision of the OOM killer. It is keyed by the allocating thread, on whose stack the
-//! kernel decides, and never by a time window: the first marked victim of a thread is chosen; a further one
-//! in the same `oom_group` cgroup belongs to its group; one killed for sharing the victim's memory follows
-//! the victim. Pure but for its own memory of recent episodes.
+//! kernel decides and kills, and never by a window of time alone. What delimits the decisions of one thread:
+//!
+//! - where the kernel's functions can be hooked, the decision's own record, which comes before its kills;
+//! - else the count of the thread's reclaims: it cannot decide again before it has reclaimed again, for the
+//!   kernel retries the allocation first. Two decisions without a reclaim in between have two causes only: a
+//!   limit written below what is used, and SysRq; there the group's count, below, tells them apart.
+//!
+//! Within a decision the first marked victim is chosen. A further marked one belongs to its group, if a cgroup
+//! with `oom_group` is common to both and that cgroup's count of group kills stands exactly one above what it
+//! was at the chosen victim's kill: the kernel counts between the two, and decides for one limit at a time. One
+//! killed for sharing a victim's memory follows that victim.
+//!
+//! Pure but for its own memory of recent episodes. Which limit fired is the affair of
+//! [`crate::kernel::fired`]; [`facts`] makes the events, [`cgroups`] reads paths, [`victims`] ties exits to kills.
+
+mod cgroups;
+mod facts;
+pub(crate) mod victims;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
-use aftertrace_model::{Attributes, Event, EventId, Kind, Occurrence, Severity, Source, text};
-use serde_json::{Value, json};
+use aftertrace_model::EventId;
 
-use crate::attribute::cgroup_name::{Cgroup, CgroupRoot};
-use crate::draft::{self, Origin};
-use crate::kernel::{Limit, MemcgLevel, OomKill, OomRole, Task};
+use crate::kernel::fired::{Fired, fired};
+use crate::kernel::{MemcgLevel, OomDecision, OomKill, OomRole, Task};
+
+pub(crate) use cgroups::{allocator_cgroup, cgroup_path, classify};
+pub(crate) use facts::{episode_event, exit_event, kill_event, kill_summary, mib};
 
 /// Episodes remembered for what follows in them. A decision takes microseconds to milliseconds and the
 /// kernel takes one at a time; the rest is slack for records that wait for their pod.
 const EPISODES_MAX: usize = 4_096;
 
-/// The hook behind both events.
-const HOOK: &str = "raw_tp:mark_victim";
+/// How long after its decision a group kill is believed to belong to it, where neither the thread's reclaims
+/// nor the cgroup's group kills (before Linux 5.17) are counted. A guess: the kills of a group follow each other
+/// in microseconds, and a thread must reclaim in vain, for milliseconds at least, before it decides again.
+const UNCOUNTED_GROUP_NS: u64 = 1_000_000_000;
 
 /// What a victim was to the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,27 +62,46 @@ impl Role {
     }
 }
 
-/// A kill's place: which episode, by a number of this run, and as what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The place of a kill in its episode.
+#[derive(Clone, Debug)]
 pub(crate) struct Member {
     pub(crate) episode: u64,
     pub(crate) role: Role,
+    pub(crate) decided: Arc<Decided>,
 }
 
+/// What is known of a decision.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Decided {
+    /// The limit that fired.
+    pub(crate) fired: Fired,
+    /// The kernel's own word, where it could be had.
+    pub(crate) decision: Option<Box<OomDecision>>,
+}
+
+/// A thread of this boot.
 type Allocator = (u32, Option<u64>);
 
 #[derive(Debug)]
 struct Episode {
     number: u64,
+    /// The allocating thread's count of reclaims.
+    reclaims: Option<u64>,
+    /// When it was opened.
+    boot_ns: u64,
+    /// Who was killed, the chosen first if it was killed.
     killed: Vec<u32>,
-    /// kernfs ids of the chosen victim's cgroups that kill as a group.
-    groups: Vec<u64>,
+    /// The chosen victim's cgroups that kill as a group: kernfs id, and how often each had done so.
+    groups: Vec<(u64, Option<u64>)>,
+    decided: Arc<Decided>,
 }
 
 /// Recent episodes.
 #[derive(Debug, Default)]
 pub(crate) struct Episodes {
     latest: HashMap<Allocator, Episode>,
+    /// Decisions that have killed nobody yet; opened when they do.
+    announced: HashMap<Allocator, Box<OomDecision>>,
     order: VecDeque<(Allocator, u64)>,
     /// Events of the episodes that were emitted.
     ids: HashMap<u64, EventId>,
@@ -71,30 +109,54 @@ pub(crate) struct Episodes {
 }
 
 impl Episodes {
+    /// A decision was told; kills follow, unless the chosen was exiting already.
+    pub(crate) fn announce(&mut self, decision: Box<OomDecision>) {
+        // Those that never killed are few, and their threads end; at the bound all are let go together.
+        if self.announced.len() >= EPISODES_MAX {
+            self.announced.clear();
+        }
+        self.announced.insert(thread(&decision.allocator), decision);
+    }
+
     /// Finds the episode of a kill, or opens one; `None` if that process was already killed in it.
     pub(crate) fn assign(&mut self, kill: &OomKill) -> Option<Member> {
-        let allocator = (kill.allocator.tid, kill.allocator.start_boot_ns);
-        let tgid = kill.victim.tgid;
-        let groups = groups(&kill.levels);
-        if let Some(open) = self.latest.get_mut(&allocator) {
-            let role = match kill.role {
-                OomRole::Marked if groups.iter().any(|g| open.groups.contains(g)) => Some(Role::Group),
-                OomRole::Marked => None,
-                OomRole::SharedMm { marked_tgid } => {
-                    open.killed.contains(&marked_tgid).then_some(Role::SharedMm)
-                }
-            };
-            if let Some(role) = role {
-                if open.killed.contains(&tgid) {
-                    return None;
-                }
-                open.killed.push(tgid);
-                return Some(Member { episode: open.number, role });
+        let allocator = thread(&kill.allocator);
+        let announced = self.announced.remove(&allocator).filter(|decision| opens(decision, kill));
+        if announced.is_none()
+            && let Some(open) = self.latest.get_mut(&allocator)
+            && let Some(role) = open.role_of(kill)
+        {
+            if open.killed.contains(&kill.victim.tgid) {
+                return None;
             }
+            open.killed.push(kill.victim.tgid);
+            return Some(Member { episode: open.number, role, decided: Arc::clone(&open.decided) });
         }
+        let role = match (&announced, kill.role) {
+            (_, OomRole::SharedMm { .. }) => Role::SharedMm,
+            // The chosen one had no memory left to kill it for, and its group was killed all the same.
+            (Some(decision), OomRole::Marked) if decision.chosen.tgid != kill.victim.tgid => Role::Group,
+            _ => Role::Chosen,
+        };
+        let decided = Arc::new(Decided { fired: fired(kill, announced.as_deref()), decision: announced });
+        let number = self.open(allocator, kill, role, Arc::clone(&decided));
+        Some(Member { episode: number, role, decided })
+    }
+
+    fn open(&mut self, allocator: Allocator, kill: &OomKill, role: Role, decided: Arc<Decided>) -> u64 {
         self.count += 1;
         let number = self.count;
-        let episode = Episode { number, killed: vec![tgid], groups };
+        let episode = Episode {
+            number,
+            reclaims: kill.charge.reclaims,
+            boot_ns: kill.boot_ns,
+            killed: vec![kill.victim.tgid],
+            groups: groups(&kill.levels)
+                // A member's record comes after the count has risen.
+                .map(|(id, count)| (id, count.filter(|_| role == Role::Chosen)))
+                .collect(),
+            decided,
+        };
         self.latest.insert(allocator, episode);
         self.order.push_back((allocator, number));
         while self.order.len() > EPISODES_MAX {
@@ -104,11 +166,7 @@ impl Episodes {
                 self.latest.remove(&allocator);
             }
         }
-        let role = match kill.role {
-            OomRole::Marked => Role::Chosen,
-            OomRole::SharedMm { .. } => Role::SharedMm,
-        };
-        Some(Member { episode: number, role })
+        number
     }
 
     /// The episode's event, once it was emitted.
@@ -125,165 +183,55 @@ impl Episodes {
     }
 }
 
-fn groups(levels: &[MemcgLevel]) -> Vec<u64> {
-    levels.iter().filter(|l| l.oom_group == Some(true)).filter_map(|l| l.kernfs_id).collect()
-}
-
-/// What the victim's cgroup says; `None` where the record does not hold the whole path.
-pub(crate) fn classify(kill: &OomKill, root: &CgroupRoot) -> Option<Cgroup> {
-    Some(root.classify(&path(&kill.levels, kill.levels_truncated)?))
-}
-
-/// The names from the root down, without the root's.
-fn path(levels: &[MemcgLevel], is_truncated: bool) -> Option<Vec<&str>> {
-    let (top, below) = levels.split_last()?;
-    if is_truncated || top.name.is_some() {
-        return None;
-    }
-    below.iter().rev().map(|l| l.name.as_deref().filter(|_| !l.name_truncated)).collect()
-}
-
-/// The decision, as the kill that opened it tells. Tied to the pod later, like the kill.
-pub(crate) fn episode_event(origin: &Origin, kill: &OomKill, occurred: Occurrence) -> Event {
-    let mut event = draft::event(origin, Kind::OomEpisode, Source::Kernel, HOOK, occurred);
-    event.boot_ns = Some(kill.signal_boot_ns);
-    event.cgroup_id = kill.levels.first().and_then(|l| l.kernfs_id);
-    event.severity = Severity::Error;
-    event.summary = format!(
-        "the kernel ran out of memory for {} and chose {}",
-        named(&kill.allocator),
-        named(&kill.victim)
-    );
-    event.attributes = allocator(kill);
-    event
-}
-
-/// The kill. Tied to the pod later.
-pub(crate) fn kill_event(
-    origin: &Origin,
-    kill: &OomKill,
-    role: Role,
-    episode_id: EventId,
-    occurred: Occurrence,
-    root: &CgroupRoot,
-) -> Event {
-    let mut event = draft::event(origin, Kind::OomKill, Source::Kernel, HOOK, occurred);
-    event.boot_ns = Some(kill.boot_ns);
-    event.pid = Some(kill.victim.tgid);
-    event.cgroup_id = kill.levels.first().and_then(|l| l.kernfs_id);
-    event.episode_id = Some(episode_id);
-    event.severity = Severity::Error;
-    event.attributes = allocator(kill);
-    let mut put = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            event.attributes.insert(name.to_owned(), value);
+impl Episode {
+    /// What a kill on the same thread was to this decision; `None` if it was another decision's.
+    fn role_of(&self, kill: &OomKill) -> Option<Role> {
+        let is_counted = self.reclaims.is_some() && kill.charge.reclaims.is_some();
+        if is_counted && self.reclaims != kill.charge.reclaims {
+            return None;
         }
-    };
-    put("aftertrace.oom.role", Some(role.as_str().into()));
-    put("process.pid", Some(kill.victim.tgid.into()));
-    put("process.command", kill.victim.comm.as_deref().map(|c| text::escape(c).into()));
-    put("process.vpid", kill.victim.ns_tgid.map(Into::into));
-    put("process.user.id", kill.victim.uid.map(Into::into));
-    put("aftertrace.process.start_boot_ns", kill.victim.start_boot_ns.map(Into::into));
-    put("aftertrace.oom.signal_boot_ns", Some(kill.signal_boot_ns.into()));
-    put("aftertrace.oom.score_adj", kill.oom_score_adj.map(Into::into));
-    put("aftertrace.oom.rss_anon_bytes", kill.rss_anon_bytes.map(Into::into));
-    put("aftertrace.oom.rss_file_bytes", kill.rss_file_bytes.map(Into::into));
-    put("aftertrace.oom.rss_shmem_bytes", kill.rss_shmem_bytes.map(Into::into));
-    put("aftertrace.oom.swap_bytes", kill.swap_bytes.map(Into::into));
-    put("aftertrace.oom.total_vm_bytes", kill.total_vm_bytes.map(Into::into));
-    put("aftertrace.oom.pgtables_bytes", kill.pgtables_bytes.map(Into::into));
-    let labels = labels(kill, root);
-    let levels: Vec<Value> = kill.levels.iter().zip(&labels).map(|(l, label)| level(l, label)).collect();
-    put("aftertrace.oom.levels", Some(levels.into()));
-    event
-}
-
-/// `memhog (pid 4242) OOM-killed in <where>: container 63.1 of 64.0 MiB, pod 64.0 of 64.0 MiB`: usage and
-/// limits as the kernel had them, without a claim about which of them fired.
-pub(crate) fn kill_summary(kill: &OomKill, place: &str, root: &CgroupRoot) -> String {
-    let mut summary = format!("{} OOM-killed {place}", named(&kill.victim));
-    let limits: Vec<String> = kill
-        .levels
-        .iter()
-        .zip(labels(kill, root))
-        .filter_map(|(l, label)| match (l.usage_bytes, l.limit) {
-            (Some(usage), Some(Limit::Bytes(limit))) => {
-                Some(format!("{label} {} of {} MiB", mib(usage), mib(limit)))
+        match kill.role {
+            OomRole::SharedMm { marked_tgid } => self.killed.contains(&marked_tgid).then_some(Role::SharedMm),
+            OomRole::Marked => {
+                let is_near = kill.boot_ns.saturating_sub(self.boot_ns) <= UNCOUNTED_GROUP_NS;
+                let is_member = groups(&kill.levels).any(|(id, count)| {
+                    self.groups.iter().filter(|(group, _)| *group == id).any(|(_, before)| {
+                        match (before, count) {
+                            (Some(before), Some(count)) => count.checked_sub(*before) == Some(1),
+                            _ => is_counted || is_near,
+                        }
+                    })
+                });
+                // The chosen one is marked again if another of its threads is found; its count may not have
+                // risen yet.
+                (is_member || self.killed.contains(&kill.victim.tgid) && is_counted).then_some(Role::Group)
             }
-            _ => None,
-        })
-        .collect();
-    if !limits.is_empty() {
-        summary += ": ";
-        summary += &limits.join(", ");
-    }
-    summary
-}
-
-/// The victim's cgroup as a path, escaped, for one that belongs to no pod.
-pub(crate) fn cgroup_path(kill: &OomKill) -> String {
-    let names = kill.levels.iter().rev().filter_map(|l| l.name.as_deref());
-    names.fold(String::new(), |path, name| path + "/" + &text::escape(name))
-}
-
-/// What each level is to the kubelet, for people: `container`, `pod`, or the cgroup's own name.
-fn labels(kill: &OomKill, root: &CgroupRoot) -> Vec<String> {
-    let names: Vec<&str> = kill.levels.iter().rev().filter_map(|l| l.name.as_deref()).collect();
-    let is_whole = path(&kill.levels, kill.levels_truncated).is_some();
-    let label = |(depth, level): (usize, &MemcgLevel)| {
-        let own = level.name.as_deref().map_or_else(|| "node".to_owned(), text::escape);
-        let upto = names.get(..names.len().saturating_sub(depth)).unwrap_or_default();
-        match is_whole.then(|| root.classify(upto)) {
-            Some(Cgroup::Container { nested: false, .. }) => "container".to_owned(),
-            Some(Cgroup::Pod { .. }) => "pod".to_owned(),
-            _ => own,
         }
+    }
+}
+
+/// Whether a kill is the first of a decision that was told. One lost from the ring would leave an older
+/// decision of the thread in its place.
+fn opens(decision: &OomDecision, kill: &OomKill) -> bool {
+    let is_same_time = match (decision.reclaims, kill.charge.reclaims) {
+        (Some(decided), Some(killed)) => decided == killed,
+        _ => true,
     };
-    kill.levels.iter().enumerate().map(label).collect()
+    let is_first = match kill.role {
+        OomRole::Marked => decision.chosen.tgid == kill.victim.tgid || groups(&kill.levels).next().is_some(),
+        OomRole::SharedMm { marked_tgid } => marked_tgid == decision.chosen.tgid,
+    };
+    is_same_time && is_first && decision.boot_ns <= kill.boot_ns
 }
 
-fn level(level: &MemcgLevel, label: &str) -> Value {
-    let limit = level.limit.and_then(|l| match l {
-        Limit::Bytes(bytes) => Some(bytes),
-        Limit::Unlimited => None,
-    });
-    json!({
-        "cgroup_id": level.kernfs_id,
-        "name": level.name.as_deref().map(text::escape).unwrap_or_default(),
-        "level": label,
-        "usage_bytes": level.usage_bytes,
-        "limit_bytes": limit,
-        "oom_events": level.oom_events,
-        "oom_kill_events": level.oom_kill_events,
-        "max_events": level.max_events,
-        "oom_group": level.oom_group,
-        "under_oom": level.under_oom,
-    })
+fn thread(task: &Task) -> Allocator {
+    (task.tid, task.start_boot_ns)
 }
 
-fn allocator(kill: &OomKill) -> Attributes {
-    let task = &kill.allocator;
-    let mut attributes = Attributes::new();
-    attributes.insert("aftertrace.oom.allocator.pid".to_owned(), task.tgid.into());
-    attributes.insert("aftertrace.oom.allocator.tid".to_owned(), task.tid.into());
-    if let Some(comm) = &task.comm {
-        attributes.insert("aftertrace.oom.allocator.command".to_owned(), text::escape(comm).into());
-    }
-    if let Some(memcg) = kill.allocator_memcg {
-        attributes.insert("aftertrace.oom.allocator.cgroup_id".to_owned(), memcg.into());
-    }
-    attributes
-}
-
-fn named(task: &Task) -> String {
-    format!("{} (pid {})", text::escape(task.comm.as_deref().unwrap_or("a process")), task.tgid)
-}
-
-/// Bytes in MiB with one digit.
-pub(crate) fn mib(bytes: u64) -> String {
-    let tenths = bytes.saturating_mul(10) / (1024 * 1024);
-    format!("{}.{}", tenths / 10, tenths % 10)
+/// The cgroups that kill as a group: kernfs id, and how often each has done so.
+fn groups(levels: &[MemcgLevel]) -> impl Iterator<Item = (u64, Option<u64>)> {
+    let is_group = |l: &&MemcgLevel| l.oom_group == Some(true);
+    levels.iter().filter(is_group).filter_map(|l| Some((l.kernfs_id?, l.oom_group_kill_events)))
 }
 
 #[cfg(test)]

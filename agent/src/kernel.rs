@@ -26,6 +26,8 @@ pub mod pod_cgroups;
 
 pub mod record;
 
+pub mod fired;
+
 pub mod decode;
 pub mod drain;
 
@@ -37,12 +39,13 @@ pub mod clock;
 
 pub use clock::{Wall, WallClock};
 pub use drain::{Drain, DrainError};
+pub use fired::{DecidedBy, Fired};
 pub use hook::{HookError, MissingHook, Subject, SubjectStatus, Tier};
 pub use load::{Attached, Kernel, KernelConfig, LoadError};
 pub use loss::{KernelLoss, LossReason, Losses};
 pub use pod_cgroups::{FoundCgroup, KubeletCgroups, PodCgroups};
 pub use record::{
-    CgroupChange, Exit, FileOpen, Limit, MemcgLevel, OomKill, OomRole, OpenCall, PodLevel, Record, Rename,
-    RenameCall, Task, VolumeId,
+    CgroupChange, Charge, ChargedLevel, Exit, FileOpen, LastReclaim, Limit, MemcgLevel, OomConstraint,
+    OomDecision, OomKill, OomLimit, OomRole, OpenCall, PodLevel, Record, Rename, RenameCall, Task, VolumeId,
 };
 pub use volumes::WatchedVolumes;

@@ -135,6 +135,8 @@ pub(crate) fn of_kernel(loss: LossReason) -> Option<(&'static str, GapReason, &'
         Loss::RingFullCgroup => (PROCESS, RingFull, "no room in the ring for a cgroup of a pod"),
         Loss::CgroupTableFull => (PROCESS, RingFull, "the table of the pods' cgroups was full"),
         Loss::RingFullRead => (READ, RingFull, "no room in the ring for an open of a volume's file"),
+        Loss::RingFullOomDecision => (OOM, RingFull, "no room in the ring for an OOM decision"),
+        Loss::ReclaimTableFull => (OOM, RingFull, "the table of reclaiming tasks was full"),
         Loss::VictimUnreadable => (OOM, KernelReadFailed, "a victim could not be read"),
     })
 }

@@ -23,9 +23,9 @@ use crate::attribute::pods::Pods;
 use crate::clock;
 use crate::correlate::Correlator;
 use crate::draft::Origin;
-use crate::episode::{Episodes, Member};
+use crate::episode::{Episodes, Member, victims::Victims};
 use crate::export::GivenKey;
-use crate::kernel::{FoundCgroup, Losses, OomKill, PodCgroups, Record, Rename, WallClock};
+use crate::kernel::{Exit, FoundCgroup, Losses, OomKill, PodCgroups, Record, Rename, WallClock};
 use crate::losses::{Ledger, of_kernel};
 use crate::pressure::Pressure;
 use crate::spool::Writer;
@@ -51,8 +51,16 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// A kernel fact that waits for its pod.
 #[derive(Debug)]
 enum Waiting {
-    Kill { kill: Box<OomKill>, member: Member },
-    Swap { swap: Box<Swap>, rename: Box<Rename> },
+    Kill {
+        kill: Box<OomKill>,
+        member: Member,
+    },
+    /// For its kill, too.
+    Exit(Exit),
+    Swap {
+        swap: Box<Swap>,
+        rename: Box<Rename>,
+    },
 }
 
 /// What flows in.
@@ -100,6 +108,7 @@ pub(crate) struct Pipeline {
     facts: Facts,
     pods: Pods,
     episodes: Episodes,
+    victims: Victims,
     pending: Pending<Waiting>,
     keys: Keys,
     wall: WallClock,
@@ -117,6 +126,7 @@ impl Pipeline {
             parts,
             pods: Pods::default(),
             episodes: Episodes::default(),
+            victims: Victims::default(),
             pending: Pending::default(),
             keys: HashMap::new(),
             wall: WallClock::new(),
@@ -185,12 +195,12 @@ impl Pipeline {
                     self.attribute(Waiting::Kill { kill, member }).await;
                 }
             }
+            Record::OomDecision(decision) => self.episodes.announce(decision),
             Record::Rename(rename) => self.rename(rename).await,
             Record::FileOpen(open) => trace!(pid = open.task.tgid, name = open.name, "a file was opened"),
-            // There is no kind of fact for it yet; that the victim died is said by its container's status.
-            Record::Exit(exit) => trace!(pid = exit.task.tgid, signal = exit.signal, "an OOM victim is gone"),
             Record::CgroupMade(made) => trace!(id = made.kernfs_id, name = made.name, "a cgroup was made"),
             Record::CgroupGone(gone) => trace!(id = gone.kernfs_id, "a cgroup is gone"),
+            Record::Exit(exit) => self.attribute(Waiting::Exit(exit)).await,
         }
     }
 
@@ -281,6 +291,7 @@ impl Pipeline {
             self.parts.roots.scan(crate::kernel::clock::boot_now_ns());
             self.pods.bound(now);
         }
+        self.count_overdue_exits(now);
         if self.ticks.is_multiple_of(MISSING_TICKS) {
             self.count_missing_hooks(now);
         }

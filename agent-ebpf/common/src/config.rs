@@ -50,6 +50,12 @@ pub struct Offsets {
     pub task_nsproxy: u32,
     /// `task_struct.exit_code`.
     pub task_exit_code: u32,
+    /// `task_struct.group_leader`, the process's first thread.
+    pub task_group_leader: u32,
+    /// `task_struct.active_memcg`, which it charges instead of its own while set.
+    pub task_active_memcg: u32,
+    /// `mm_struct.owner`, whose memory cgroup page faults are charged to.
+    pub mm_owner: u32,
     /// `cred.uid.val`.
     pub cred_uid: u32,
     /// `signal_struct.live.counter`, the threads still alive.
@@ -116,12 +122,24 @@ pub struct Offsets {
     pub memcg_events_oom_kill: u32,
     /// `mem_cgroup.memory_events_local[MEMCG_OOM_GROUP_KILL]`.
     pub memcg_events_oom_group_kill: u32,
+    /// `oom_control.memcg`.
+    pub oc_memcg: u32,
+    /// `oom_control.gfp_mask`.
+    pub oc_gfp_mask: u32,
+    /// `oom_control.order`.
+    pub oc_order: u32,
+    /// `oom_control.totalpages`.
+    pub oc_totalpages: u32,
+    /// `oom_control.chosen`.
+    pub oc_chosen: u32,
+    /// `oom_control.chosen_points`.
+    pub oc_chosen_points: u32,
+    /// `oom_control.constraint`.
+    pub oc_constraint: u32,
     /// `nsproxy.mnt_ns`.
     pub nsproxy_mnt_ns: u32,
     /// `mnt_namespace.ns.inum`.
     pub mnt_ns_inum: u32,
-    /// `task_struct.group_leader`, the process of a thread.
-    pub task_group_leader: u32,
     /// `task_struct.files`.
     pub task_files: u32,
     /// `files_struct.fdt`.
@@ -171,6 +189,9 @@ impl Offsets {
         task_cgroups: NO_OFFSET,
         task_nsproxy: NO_OFFSET,
         task_exit_code: NO_OFFSET,
+        task_group_leader: NO_OFFSET,
+        task_active_memcg: NO_OFFSET,
+        mm_owner: NO_OFFSET,
         cred_uid: NO_OFFSET,
         signal_live: NO_OFFSET,
         signal_group_exit_code: NO_OFFSET,
@@ -204,9 +225,15 @@ impl Offsets {
         memcg_events_oom: NO_OFFSET,
         memcg_events_oom_kill: NO_OFFSET,
         memcg_events_oom_group_kill: NO_OFFSET,
+        oc_memcg: NO_OFFSET,
+        oc_gfp_mask: NO_OFFSET,
+        oc_order: NO_OFFSET,
+        oc_totalpages: NO_OFFSET,
+        oc_chosen: NO_OFFSET,
+        oc_chosen_points: NO_OFFSET,
+        oc_constraint: NO_OFFSET,
         nsproxy_mnt_ns: NO_OFFSET,
         mnt_ns_inum: NO_OFFSET,
-        task_group_leader: NO_OFFSET,
         task_files: NO_OFFSET,
         files_fdt: NO_OFFSET,
         fdtable_max_fds: NO_OFFSET,
@@ -289,5 +316,5 @@ impl Config {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 64 * 4);
-const _: () = assert!(size_of::<Config>() == 64 * 4 + 3 * 24 + 6 * 4);
+const _: () = assert!(size_of::<Offsets>() == 73 * 4);
+const _: () = assert!(size_of::<Config>() == 73 * 4 + 3 * 24 + 6 * 4);

@@ -38,6 +38,14 @@ pub const MAX_SIGNALLED: u32 = 1024;
 /// kernel; 4,096 is a guess well above any storm seen, and the oldest entry is evicted (LRU).
 pub const MAX_VICTIMS: u32 = 4096;
 
+/// Tasks whose last reclaim is remembered. Only those matter that allocate at a limit right now; 4,096 is a
+/// guess above the threads of a busy node's containers at their limits, and the oldest entry is evicted (LRU).
+pub const MAX_RECLAIMERS: u32 = 4096;
+
+/// Memory cgroups whose reclaim stalls are summed up: more containers than any kubelet runs (500 on a large
+/// node), and the oldest entry is evicted (LRU).
+pub const MAX_STALLED_CGROUPS: u32 = 1024;
+
 /// Renames onto `..data` between entry and exit at one time: at most one per thread, and only threads
 /// that write volumes match. The oldest entry is evicted (LRU).
 pub const MAX_PENDING_RENAMES: u32 = 1024;
@@ -75,5 +83,5 @@ pub const MAX_SEEN_OPENS: u32 = 65_536;
 /// one, so no name is cut.
 pub const FILE_NAME_BYTES: usize = 256;
 
-/// Bytes of the ring buffer unless the agent sets another size: about 380 OOM kills or 850 swaps.
+/// Bytes of the ring buffer unless the agent sets another size: about 240 OOM kills or 850 swaps.
 pub const DEFAULT_RING_BYTES: u32 = 1 << 20;

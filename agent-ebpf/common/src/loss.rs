@@ -38,11 +38,15 @@ pub enum Loss {
     CgroupTableFull = 14,
     /// The ring buffer had no room for a first open of a volume's file.
     RingFullRead = 15,
+    /// The ring buffer had no room for an OOM decision.
+    RingFullOomDecision = 16,
+    /// A task's reclaim could not be remembered; which limit fired in its decisions is not known.
+    ReclaimTableFull = 17,
 }
 
 impl Loss {
     /// All reasons, in the order of their slots.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::RingFullOomKill,
         Self::RingFullRename,
         Self::RingFullExit,
@@ -59,6 +63,8 @@ impl Loss {
         Self::RingFullCgroup,
         Self::CgroupTableFull,
         Self::RingFullRead,
+        Self::RingFullOomDecision,
+        Self::ReclaimTableFull,
     ];
 
     /// The number of slots in the per-CPU array.

@@ -26,6 +26,8 @@ pub mod kind {
     pub const RENAME: u32 = 2;
     /// [`super::Exit`].
     pub const EXIT: u32 = 3;
+    /// [`super::OomDecision`].
+    pub const OOM_DECISION: u32 = 4;
     /// [`super::CgroupChange`] of one that was made.
     pub const CGROUP_MADE: u32 = 10;
     /// [`super::CgroupChange`] of one that is gone; its name is not told again.
@@ -65,6 +67,21 @@ pub mod oom_role {
     pub const MARKED: u32 = 1;
     /// SIGKILL without a mark, to a process that shares the marked victim's memory.
     pub const SHARED_MM: u32 = 2;
+}
+
+/// Values of [`Charge::last_reclaim`].
+pub mod last_reclaim {
+    /// None that is remembered.
+    pub const NONE: u32 = 0;
+    /// For the limit of a memory cgroup.
+    pub const MEMCG: u32 = 1;
+    /// For the whole machine, and the counts of the allocator's cgroups stood as at its last reclaim for a
+    /// memory cgroup, if it ever did one.
+    pub const DIRECT: u32 = 2;
+    /// For the whole machine; but since the task's last reclaim for a memory cgroup some count had risen.
+    pub const DIRECT_AFTER_OOM: u32 = 3;
+    /// For a memory cgroup, and the charge may have been for another than the allocator's own.
+    pub const MEMCG_OF_ANOTHER: u32 = 4;
 }
 
 /// Values of [`Rename::call`], and indexes into [`crate::config::Config::renames`].
@@ -113,6 +130,8 @@ pub struct Header {
 pub struct Task {
     /// When the task was made, in nanoseconds of `CLOCK_BOOTTIME`; with `tid` an identity for this boot.
     pub start_boot_ns: u64,
+    /// The same of its process's first thread; with `tgid` an identity for this boot.
+    pub process_start_boot_ns: u64,
     /// The thread's id in the initial pid namespace.
     pub tid: u32,
     /// The process's id in the initial pid namespace.
@@ -154,6 +173,77 @@ pub struct MemcgLevel {
     pub under_oom: u32,
     /// The directory's last path component, NUL-terminated; first byte NUL when absent or the root.
     pub name: [u8; CGROUP_NAME_BYTES],
+}
+
+/// One memory cgroup of the task whose allocation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct ChargedLevel {
+    /// The cgroup directory's kernfs id.
+    pub kernfs_id: u64,
+    /// OOM decisions for this cgroup's own limit when the hook ran.
+    pub oom_events: u64,
+    /// The same when the task began its last reclaim for a memory cgroup; absent if that is not known.
+    pub oom_events_before: u64,
+    /// As [`MemcgLevel::name`]; empty in a kill whose victim lay in the same cgroup.
+    pub name: [u8; CGROUP_NAME_BYTES],
+}
+
+/// What the failing allocation was charged to, and what its task had seen before: see the agent's
+/// `kernel::fired` for what follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct Charge {
+    /// How many reclaims the task had begun, as far as it is remembered; two decisions of one task differ in
+    /// it. Absent if none is remembered.
+    pub reclaims: u64,
+    /// One of [`last_reclaim`].
+    pub last_reclaim: u32,
+    /// How many of `levels` are filled, the task's own cgroup first.
+    pub level_count: u32,
+    /// 1 if there were more ancestors than `levels` holds.
+    pub levels_truncated: u32,
+    /// Zero.
+    pub padding: u32,
+    /// The task's memory cgroup and its ancestors.
+    pub levels: [ChargedLevel; MAX_MEMCG_LEVELS],
+}
+
+/// A decision of the OOM killer, before it kills; where functions of the kernel can be hooked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct OomDecision {
+    /// `boot_ns` is the time at which `oom_kill_process` was entered.
+    pub header: Header,
+    /// Whose allocation made the kernel decide; it kills on that task's stack.
+    pub allocator: Task,
+    /// Whom the kernel chose.
+    pub chosen: Task,
+    /// The kernfs id of the memory cgroup whose limit fired; absent if none did.
+    pub memcg: u64,
+    /// `oc->totalpages`: the pages that the limit or the machine has, swap included.
+    pub total_pages: u64,
+    /// `oc->chosen_points`: the score of the chosen.
+    pub chosen_points: u64,
+    /// [`Charge::reclaims`] of the allocator.
+    pub reclaims: u64,
+    /// `oc->constraint`, as this kernel numbers it.
+    pub constraint: u32,
+    /// `oc->gfp_mask`.
+    pub gfp_mask: u32,
+    /// `oc->order`; −1 for a decision that was asked for by SysRq.
+    pub order: i32,
+    /// 1 if `memcg` says that no limit fired, 0 if it is absent because it could not be read.
+    pub memcg_is_null: u32,
+    /// How many of `levels` are filled; 0 if no limit fired.
+    pub level_count: u32,
+    /// 1 if there were more ancestors than `levels` holds.
+    pub levels_truncated: u32,
+    /// The memory cgroup whose limit fired, and its ancestors.
+    pub levels: [MemcgLevel; MAX_MEMCG_LEVELS],
 }
 
 /// A process that the kernel's OOM killer killed.
@@ -201,6 +291,8 @@ pub struct OomKill {
     pub padding: u32,
     /// The victim's memory cgroup and its ancestors.
     pub levels: [MemcgLevel; MAX_MEMCG_LEVELS],
+    /// The allocator's side.
+    pub charge: Charge,
 }
 
 /// A rename whose target's last component is `..data`, whether or not it succeeded.
@@ -298,12 +390,15 @@ pub struct FileOpen {
     pub name: [u8; FILE_NAME_BYTES],
 }
 
-const _: () = assert!(size_of::<FileOpen>() == 104 + 2 * FILE_NAME_BYTES);
+const _: () = assert!(size_of::<FileOpen>() == 112 + 2 * FILE_NAME_BYTES);
 const _: () = assert!(size_of::<Header>() == 16);
 const _: () = assert!(size_of::<AwaitedName>() == 8 + AWAITED_NAME_BYTES);
 const _: () = assert!(size_of::<CgroupChange>() == 40 + CGROUP_NAME_BYTES);
-const _: () = assert!(size_of::<Task>() == 40);
+const _: () = assert!(size_of::<Task>() == 48);
 const _: () = assert!(size_of::<MemcgLevel>() == 64 + CGROUP_NAME_BYTES);
-const _: () = assert!(size_of::<OomKill>() == 192 + MAX_MEMCG_LEVELS * 192);
-const _: () = assert!(size_of::<Rename>() == 96 + 2 * PATH_BYTES);
-const _: () = assert!(size_of::<Exit>() == 72);
+const _: () = assert!(size_of::<ChargedLevel>() == 24 + CGROUP_NAME_BYTES);
+const _: () = assert!(size_of::<Charge>() == 24 + MAX_MEMCG_LEVELS * 152);
+const _: () = assert!(size_of::<OomDecision>() == 168 + MAX_MEMCG_LEVELS * 192);
+const _: () = assert!(size_of::<OomKill>() == 208 + MAX_MEMCG_LEVELS * 192 + size_of::<Charge>());
+const _: () = assert!(size_of::<Rename>() == 104 + 2 * PATH_BYTES);
+const _: () = assert!(size_of::<Exit>() == 80);

@@ -81,6 +81,37 @@ pub(crate) enum Cgroup {
     Outside,
 }
 
+/// Whose limit a cgroup's is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// A container's, or that of the one cgroup that crun puts below it.
+    Container,
+    /// A pod's.
+    Pod,
+    /// That of all pods of a QoS class.
+    Qos,
+    /// That of all pods.
+    Kubepods,
+    /// The root: the machine's.
+    Node,
+    /// Another: above the kubelet's, beside them, or made by a container within its own.
+    Cgroup,
+}
+
+impl Level {
+    /// The name in facts.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Pod => "pod",
+            Self::Qos => "qos",
+            Self::Kubepods => "kubepods",
+            Self::Node => "node",
+            Self::Cgroup => "cgroup",
+        }
+    }
+}
+
 /// Where the kubelet's cgroups begin: the components above `kubepods`, none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CgroupRoot(Vec<String>);
@@ -118,14 +149,43 @@ impl CgroupRoot {
         (kubepods, classes.iter().flat_map(|class| [(*class).to_owned(), slice(class)]).collect())
     }
 
+    /// Says whose limit that of the cgroup at `path` is; `path` as in [`Self::classify`], empty for the root.
+    pub(crate) fn level_of(&self, path: &[&str]) -> Level {
+        let Some(below) = self.below(path) else {
+            return if path.is_empty() { Level::Node } else { Level::Cgroup };
+        };
+        let prefix = self.slice_prefix();
+        match self.classify(path) {
+            Cgroup::Container { nested: false, .. } => Level::Container,
+            Cgroup::Container { .. } => Level::Cgroup,
+            // A pod's members that are no containers have cgroups of their own.
+            Cgroup::Pod { .. } if self.classify(&path[..path.len() - 1]) == Cgroup::Outside => Level::Pod,
+            Cgroup::Pod { .. } => Level::Cgroup,
+            Cgroup::Outside => match below {
+                [top] if *top == "kubepods" || is_slice(top, &prefix, "") => Level::Kubepods,
+                ["kubepods", "burstable" | "besteffort"] => Level::Qos,
+                [top, class]
+                    if is_slice(top, &prefix, "")
+                        && (is_slice(class, &prefix, "-burstable")
+                            || is_slice(class, &prefix, "-besteffort")) =>
+                {
+                    Level::Qos
+                }
+                _ => Level::Cgroup,
+            },
+        }
+    }
+
+    /// The components below the root's, at least one; `None` for what lies elsewhere.
+    fn below<'p, 'n>(&self, path: &'p [&'n str]) -> Option<&'p [&'n str]> {
+        let inside = path.len() > self.0.len() && self.0.iter().zip(path).all(|(root, name)| root == name);
+        inside.then(|| &path[self.0.len()..])
+    }
+
     /// Says what the cgroup at `path` is; `path` are its components, outermost first, without the root's
     /// empty name.
     pub(crate) fn classify(&self, path: &[&str]) -> Cgroup {
-        let inside = path.len() > self.0.len() && self.0.iter().zip(path).all(|(root, name)| root == name);
-        if !inside {
-            return Cgroup::Outside;
-        }
-        let below = &path[self.0.len()..];
+        let Some(below) = self.below(path) else { return Cgroup::Outside };
         let found = cgroupfs(below).or_else(|| systemd(below, &self.slice_prefix()));
         let Some((uid, members)) = found else { return Cgroup::Outside };
         match members.split_first().and_then(|(member, rest)| Some((container(member)?, rest))) {
@@ -149,6 +209,12 @@ fn cgroupfs<'p, 'n>(path: &'p [&'n str]) -> Option<(CgroupUid, &'p [&'n str])> {
         [] => return None,
     };
     Some((CgroupUid::parse(pod.strip_prefix("pod")?)?, members))
+}
+
+/// `[<prefix>]kubepods<rest>.slice`
+fn is_slice(name: &str, prefix: &str, rest: &str) -> bool {
+    let stem = || name.strip_suffix(".slice")?.strip_prefix(prefix)?.strip_prefix("kubepods");
+    stem() == Some(rest)
 }
 
 /// `kubepods.slice[/kubepods-burstable.slice]/kubepods[-burstable]-pod<uid with _>.slice/…`

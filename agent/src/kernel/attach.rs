@@ -148,6 +148,15 @@ fn check_needs(subject: Subject, located: &Located) -> Result<(), HookError> {
             (o.task_pid != NO_OFFSET, "a task's tid"),
             (is_pairing_known, "which task mark_victim names"),
         ],
+        Subject::OomDecision => &[
+            (o.task_tgid != NO_OFFSET, "a task's tgid"),
+            (o.task_pid != NO_OFFSET, "a task's tid"),
+            (o.oc_chosen != NO_OFFSET, "whom the OOM killer has chosen"),
+        ],
+        Subject::Reclaim => &[
+            (o.task_start_boottime != NO_OFFSET, "a task's start time"),
+            (o.css_set_memory != NO_OFFSET, "a task's memory cgroup"),
+        ],
         Subject::Lifetime => &[
             (o.task_tgid != NO_OFFSET, "a task's tgid"),
             (o.task_pid != NO_OFFSET, "a task's tid"),

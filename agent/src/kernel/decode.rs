@@ -6,13 +6,14 @@
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use aftertrace_ebpf_common::record::{
-    self as raw, ABSENT_I32, ABSENT_U32, ABSENT_U64, kind, oom_role, open_call, pod_level, rename_call,
+    self as raw, ABSENT_I32, ABSENT_U32, ABSENT_U64, kind, last_reclaim, oom_role, open_call, pod_level,
+    rename_call,
 };
 use zerocopy::FromBytes;
 
 use super::record::{
-    CgroupChange, Exit, FileOpen, Limit, MemcgLevel, OomKill, OomRole, OpenCall, PodLevel, Record, Rename,
-    RenameCall, Task, VolumeId,
+    CgroupChange, Charge, ChargedLevel, Exit, FileOpen, LastReclaim, Limit, MemcgLevel, OomConstraint,
+    OomDecision, OomKill, OomLimit, OomRole, OpenCall, PodLevel, Record, Rename, RenameCall, Task, VolumeId,
 };
 
 /// The working directory in place of a directory's descriptor.
@@ -51,17 +52,25 @@ pub enum DecodeError {
     NotData,
 }
 
-/// Turns records into owned structs; knows the machine's page size.
+/// Turns records into owned structs; knows the machine's page size, and how its kernel numbers things.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoder {
     page_bytes: u64,
+    oom_constraints: [Option<u32>; 4],
 }
 
 impl Decoder {
     /// A decoder for a kernel whose pages have so many bytes.
     #[must_use]
     pub fn new(page_bytes: u64) -> Self {
-        Self { page_bytes }
+        Self { page_bytes, oom_constraints: [None; 4] }
+    }
+
+    /// The same for a kernel that numbers the constraints of an OOM decision in this way, in the order of
+    /// [`OomConstraint::ALL`]; without it no constraint is known.
+    #[must_use]
+    pub fn with_oom_constraints(self, oom_constraints: [Option<u32>; 4]) -> Self {
+        Self { oom_constraints, ..self }
     }
 
     /// Decodes one record.
@@ -78,6 +87,9 @@ impl Decoder {
             kind::CGROUP_MADE => cgroup_change(whole(bytes)?).map(Record::CgroupMade),
             kind::CGROUP_GONE => cgroup_change(whole(bytes)?).map(Record::CgroupGone),
             kind::FILE_OPEN => file_open(whole(bytes)?).map(|open| Record::FileOpen(Box::new(open))),
+            kind::OOM_DECISION => {
+                self.oom_decision(whole(bytes)?).map(|decision| Record::OomDecision(Box::new(decision)))
+            }
             unknown => Err(DecodeError::Kind(unknown)),
         }
     }
@@ -105,15 +117,40 @@ impl Decoder {
             oom_score_adj: (raw.oom_score_adj != ABSENT_I32).then_some(raw.oom_score_adj),
             levels: levels.iter().map(|level| self.level(level)).collect(),
             levels_truncated: raw.levels_truncated != 0,
+            charge: charge(&raw.charge)?,
+        })
+    }
+
+    fn oom_decision(self, raw: &raw::OomDecision) -> Result<OomDecision, DecodeError> {
+        let levels = raw.levels.get(..raw.level_count as usize).ok_or(DecodeError::Unknown("level count"))?;
+        let limit = match known(raw.memcg) {
+            Some(id) => OomLimit::Memcg(id),
+            None if raw.memcg_is_null == 1 => OomLimit::Machine,
+            None => OomLimit::Unknown,
+        };
+        let constraint = self.oom_constraints.iter().position(|value| *value == Some(raw.constraint));
+        Ok(OomDecision {
+            boot_ns: raw.header.boot_ns,
+            allocator: task(&raw.allocator)?,
+            chosen: task(&raw.chosen)?,
+            constraint: constraint.and_then(|index| OomConstraint::ALL.get(index).copied()),
+            limit,
+            total_pages: known(raw.total_pages),
+            chosen_points: known(raw.chosen_points),
+            gfp_mask: known_u32(raw.gfp_mask),
+            order: (raw.order != ABSENT_I32).then_some(raw.order),
+            reclaims: known(raw.reclaims),
+            levels: levels.iter().map(|level| self.level(level)).collect(),
+            levels_truncated: raw.levels_truncated != 0,
         })
     }
 
     fn level(self, raw: &raw::MemcgLevel) -> MemcgLevel {
-        let name = until_nul(&raw.name);
+        let (name, name_truncated) = name(&raw.name);
         MemcgLevel {
             kernfs_id: known(raw.kernfs_id),
-            name: (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned()),
-            name_truncated: name.len() + 1 >= raw.name.len(),
+            name,
+            name_truncated,
             usage_bytes: self.bytes(raw.usage_pages),
             limit: known(raw.limit_pages).map(|pages| self.limit(pages)),
             max_events: known(raw.max_events),
@@ -142,6 +179,39 @@ impl Decoder {
     fn counter_bytes(self, pages: u64) -> Option<u64> {
         known(pages).and_then(|pages| self.bytes(if (pages as i64) < 0 { 0 } else { pages }))
     }
+}
+
+fn charge(raw: &raw::Charge) -> Result<Charge, DecodeError> {
+    let levels = raw.levels.get(..raw.level_count as usize).ok_or(DecodeError::Unknown("level count"))?;
+    let level = |raw: &raw::ChargedLevel| {
+        let (name, name_truncated) = name(&raw.name);
+        ChargedLevel {
+            kernfs_id: known(raw.kernfs_id),
+            oom_events: known(raw.oom_events),
+            oom_events_before: known(raw.oom_events_before),
+            name,
+            name_truncated,
+        }
+    };
+    Ok(Charge {
+        reclaims: known(raw.reclaims),
+        last_reclaim: match raw.last_reclaim {
+            last_reclaim::NONE => None,
+            last_reclaim::MEMCG => Some(LastReclaim::Memcg),
+            last_reclaim::DIRECT => Some(LastReclaim::Direct),
+            last_reclaim::DIRECT_AFTER_OOM => Some(LastReclaim::DirectAfterOom),
+            last_reclaim::MEMCG_OF_ANOTHER => Some(LastReclaim::MemcgOfAnother),
+            _ => return Err(DecodeError::Unknown("last reclaim")),
+        },
+        levels: levels.iter().map(level).collect(),
+        levels_truncated: raw.levels_truncated != 0,
+    })
+}
+
+/// A cgroup directory's name, and whether it may have been longer.
+fn name(bytes: &[u8]) -> (Option<String>, bool) {
+    let name = until_nul(bytes);
+    ((!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned()), name.len() + 1 >= bytes.len())
 }
 
 fn rename(raw: &raw::Rename) -> Result<Rename, DecodeError> {
@@ -242,6 +312,7 @@ fn task(raw: &raw::Task) -> Result<Task, DecodeError> {
         ns_tgid: known_u32(raw.ns_tgid),
         uid: known_u32(raw.uid),
         start_boot_ns: known(raw.start_boot_ns),
+        process_start_boot_ns: known(raw.process_start_boot_ns),
         comm: (!comm.is_empty()).then(|| String::from_utf8_lossy(comm).into_owned()),
     })
 }

@@ -9,6 +9,10 @@ use super::{offsets::MissingFact, tracefs::TracefsError};
 /// One thing that is observed in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
+    /// What a task did before the OOM killer came, from which the limit that fired follows.
+    Reclaim,
+    /// Why the OOM killer kills.
+    OomDecision,
     /// Whom the OOM killer kills.
     OomKill,
     /// Which cgroups are the kubelet's, and when processes in them begin and end.
@@ -21,12 +25,15 @@ pub enum Subject {
 
 impl Subject {
     /// All subjects, in the order in which they are attached: what a hook hands on to is there before it.
-    pub const ALL: [Self; 4] = [Self::Lifetime, Self::OomKill, Self::Read, Self::Swap];
+    pub const ALL: [Self; 6] =
+        [Self::Lifetime, Self::Reclaim, Self::OomDecision, Self::OomKill, Self::Read, Self::Swap];
 
     /// The name in `aft status` and in losses.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Reclaim => "reclaim",
+            Self::OomDecision => "oom_decision",
             Self::OomKill => "oom_kill",
             Self::Lifetime => "lifetime",
             Self::Swap => "swap",
@@ -42,6 +49,10 @@ impl Subject {
                 &["renames by io_uring and by 32-bit programs, which run no system-call tracepoint"]
             }
             (Self::Read, Tier::Tracepoint) => &["files opened by io_uring, by 32-bit programs, or by handle"],
+            (Self::OomDecision, Tier::Tracepoint) => &[
+                "constraint, allocation flags and total pages of an OOM decision",
+                "the limit that fired, where decisions for two limits of one container coincide",
+            ],
             _ => &[],
         }
     }

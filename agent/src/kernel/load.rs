@@ -167,6 +167,7 @@ impl Kernel {
         )?;
         // Before the hooks, lest a process go unseen, and after them, for what was made in between.
         pod_cgroups.scan();
+        let oom_constraints = located.oom_constraints;
         let target = Target::new(located, formats, config.btf_path.clone());
         let (subjects, watched) = attach_all(&mut programs, &target);
         drop(target);
@@ -181,7 +182,7 @@ impl Kernel {
             .map_err(|source| LoadError::Map { name: "VOLUME_ROOTS", source })?;
         let devices = aya::maps::HashMap::try_from(take_map(&mut programs, "VOLUME_DEVICES")?)
             .map_err(|source| LoadError::Map { name: "VOLUME_DEVICES", source })?;
-        let decoder = Decoder::new(rustix::param::page_size() as u64);
+        let decoder = Decoder::new(rustix::param::page_size() as u64).with_oom_constraints(oom_constraints);
         Ok(Self {
             attached: Attached { subjects, _programs: programs },
             pod_cgroups,

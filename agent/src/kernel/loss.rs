@@ -63,6 +63,8 @@ impl LossReason {
             Self::Program(Loss::RingFullCgroup) => "ring_full_cgroup",
             Self::Program(Loss::CgroupTableFull) => "cgroup_table_full",
             Self::Program(Loss::RingFullRead) => "ring_full_config_read",
+            Self::Program(Loss::RingFullOomDecision) => "ring_full_oom_decision",
+            Self::Program(Loss::ReclaimTableFull) => "reclaim_table_full",
             Self::Recursion { .. } => "recursion_miss",
             Self::Malformed => "malformed_record",
         }
@@ -72,7 +74,16 @@ impl LossReason {
     /// and where nothing happened that would have been an event.
     #[must_use]
     pub fn loses_event(self) -> bool {
-        !matches!(self, Self::Program(Loss::ReadFailed | Loss::LevelsTruncated | Loss::MarkWithoutSignal))
+        !matches!(
+            self,
+            Self::Program(
+                Loss::ReadFailed
+                    | Loss::LevelsTruncated
+                    | Loss::MarkWithoutSignal
+                    | Loss::RingFullOomDecision
+                    | Loss::ReclaimTableFull
+            )
+        )
     }
 }
 

@@ -59,14 +59,18 @@ pub struct Located {
     pub mark_victim_passes: u32,
     /// The memory controller's bit in a hierarchy's mask; 0 if it is not known.
     pub memory_controller: u32,
+    /// How this kernel numbers the constraints of an OOM decision: none, cpuset, mempolicy, memcg.
+    pub oom_constraints: [Option<u32>; 4],
     /// The facts not found, in the order of the table.
     pub missing: Vec<MissingFact>,
 }
 
-const OOM: &[Subject] = &[Subject::OomKill];
 const EXIT: &[Subject] = &[Subject::Lifetime];
+const OOM: &[Subject] = &[Subject::OomKill, Subject::OomDecision];
 const SWAP: &[Subject] = &[Subject::Swap];
 const READ: &[Subject] = &[Subject::Read];
+const DECISION: &[Subject] = &[Subject::OomDecision];
+const RECLAIM: &[Subject] = &[Subject::Reclaim];
 const EVERY: &[Subject] = &Subject::ALL;
 /// What is filtered by the cgroup of a task needs these.
 const CGROUPS: &[Subject] = &[Subject::OomKill, Subject::Lifetime, Subject::Read];
@@ -130,12 +134,14 @@ pub fn locate(btf: &Btf<'_>) -> Located {
         offsets: Offsets::NONE,
         mark_victim_passes: mark_victim_passes::UNKNOWN,
         memory_controller: 0,
+        oom_constraints: [None; 4],
         missing: Vec::new(),
     };
     let mut finder = Finder { btf, located };
     tasks(&mut finder);
     memory(&mut finder);
     cgroups(&mut finder);
+    decisions(&mut finder);
     namespaces(&mut finder);
     files(&mut finder);
     mark_victim(&mut finder);
@@ -164,6 +170,9 @@ fn tasks(f: &mut Finder<'_, '_>) {
     f.find("a task's signal state", EVERY, |o| &mut o.task_signal, 8, &[(task, &[Member("signal")])]);
     f.find("a task's cgroups", CGROUPS, |o| &mut o.task_cgroups, 8, &[(task, &[Member("cgroups")])]);
     f.find("a thread's exit code", EXIT, |o| &mut o.task_exit_code, 4, &[(task, &[Member("exit_code")])]);
+
+    let leader = [Member("group_leader")];
+    f.find("a process's start time", EVERY, |o| &mut o.task_group_leader, 8, &[(task, &leader)]);
 
     let signal = "signal_struct";
     let live = [Member("live"), Member("counter")];
@@ -278,6 +287,34 @@ fn cgroups(f: &mut Finder<'_, '_>) {
     }
 }
 
+/// Why: `oom_control`, and what an allocation is charged to.
+fn decisions(f: &mut Finder<'_, '_>) {
+    let oc = "oom_control";
+    type Fact = (&'static str, &'static str, u32, fn(&mut Offsets) -> &mut u32);
+    let facts: [Fact; 7] = [
+        ("for which limit the OOM killer decides", "memcg", 8, |o| &mut o.oc_memcg),
+        ("the flags of the failing allocation", "gfp_mask", 4, |o| &mut o.oc_gfp_mask),
+        ("the order of the failing allocation", "order", 4, |o| &mut o.oc_order),
+        ("the pages that the OOM killer counts on", "totalpages", 8, |o| &mut o.oc_totalpages),
+        ("whom the OOM killer has chosen", "chosen", 8, |o| &mut o.oc_chosen),
+        ("the score of the chosen", "chosen_points", 8, |o| &mut o.oc_chosen_points),
+        ("the constraint of an OOM decision", "constraint", 4, |o| &mut o.oc_constraint),
+    ];
+    for (fact, member, size, offset) in facts {
+        f.find(fact, DECISION, offset, size, &[(oc, &[Member(member)])]);
+    }
+    let names = ["CONSTRAINT_NONE", "CONSTRAINT_CPUSET", "CONSTRAINT_MEMORY_POLICY", "CONSTRAINT_MEMCG"];
+    for (name, place) in names.into_iter().zip(0..) {
+        let value = f.enumerator("the constraint of an OOM decision", DECISION, "oom_constraint", name);
+        f.located.oom_constraints[place] = value;
+    }
+    let fact = "the memory cgroup that a task charges in place of its own";
+    let active = [Member("active_memcg")];
+    f.find(fact, RECLAIM, |o| &mut o.task_active_memcg, 8, &[("task_struct", &active)]);
+    let fact = "whose memory cgroup page faults are charged to";
+    f.find(fact, RECLAIM, |o| &mut o.mm_owner, 8, &[("mm_struct", &[Member("owner")])]);
+}
+
 /// In which mount namespace: `nsproxy`, `mnt_namespace`.
 fn namespaces(f: &mut Finder<'_, '_>) {
     let fact = "the writer's mount namespace";
@@ -290,8 +327,6 @@ fn namespaces(f: &mut Finder<'_, '_>) {
 /// What is open, and where it lies: `files_struct`, `file`, `dentry`, `inode`, `super_block`.
 fn files(f: &mut Finder<'_, '_>) {
     let task = "task_struct";
-    let leader = [Member("group_leader")];
-    f.find("a thread's process", READ, |o| &mut o.task_group_leader, 8, &[(task, &leader)]);
     let fact = "a task's open files";
     f.find(fact, READ, |o| &mut o.task_files, 8, &[(task, &[Member("files")])]);
     f.find(fact, READ, |o| &mut o.files_fdt, 8, &[("files_struct", &[Member("fdt")])]);

@@ -65,6 +65,30 @@ pub(super) const PLANS: &[Plan] = &[
         enough: Enough::All,
     },
     Plan {
+        subject: Subject::Reclaim,
+        tier: Tier::Tracepoint,
+        hooks: &[
+            hook("memcg_reclaim_end", "raw_tp:mm_vmscan_memcg_reclaim_end"),
+            hook("memcg_reclaim_begin", "raw_tp:mm_vmscan_memcg_reclaim_begin"),
+            // Without it an old reclaim for a cgroup would be taken for the last one.
+            hook("direct_reclaim_begin", "raw_tp:mm_vmscan_direct_reclaim_begin"),
+        ],
+        enough: Enough::All,
+    },
+    Plan {
+        subject: Subject::OomDecision,
+        tier: Tier::Tracing,
+        hooks: &[hook("oom_kill_process", "fentry:oom_kill_process")],
+        enough: Enough::All,
+    },
+    Plan {
+        subject: Subject::OomDecision,
+        tier: Tier::Tracepoint,
+        // Nothing of its own: each kill carries what the decision is derived from.
+        hooks: &[],
+        enough: Enough::All,
+    },
+    Plan {
         subject: Subject::OomKill,
         tier: Tier::Tracepoint,
         // Either of the pair alone says nothing.

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 /// One thing that happened in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
+    /// The OOM killer decided to kill, and is about to.
+    OomDecision(Box<OomDecision>),
     /// The OOM killer killed a process.
     OomKill(Box<OomKill>),
     /// Something was renamed, or was to be renamed, onto `..data`.
@@ -37,8 +39,121 @@ pub struct Task {
     pub uid: Option<u32>,
     /// When the task was made, in nanoseconds of `CLOCK_BOOTTIME`; with `tid` an identity for this boot.
     pub start_boot_ns: Option<u64>,
+    /// The same of its process's first thread; with `tgid` an identity for this boot.
+    pub process_start_boot_ns: Option<u64>,
     /// The command name; what is not UTF-8 in it is replaced.
     pub comm: Option<String>,
+}
+
+/// A decision of the OOM killer, told by the kernel before it kills.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OomDecision {
+    /// When the kernel had chosen, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// Whose allocation made it decide. All kills on this thread belong to the decision, until its next.
+    pub allocator: Task,
+    /// Whom it chose; nothing is killed if that process is exiting already.
+    pub chosen: Task,
+    /// For what it decided.
+    pub constraint: Option<OomConstraint>,
+    /// For whose limit.
+    pub limit: OomLimit,
+    /// The pages that the limit, or the machine, has to give, swap included.
+    pub total_pages: Option<u64>,
+    /// The score of the chosen, in pages.
+    pub chosen_points: Option<u64>,
+    /// Flags of the allocation, as this kernel numbers them.
+    pub gfp_mask: Option<u32>,
+    /// Binary logarithm of the pages allocated; −1 for a decision that SysRq asked for.
+    pub order: Option<i32>,
+    /// How many reclaims the allocating task had begun, as far as it is remembered.
+    pub reclaims: Option<u64>,
+    /// The memory cgroup whose limit fired, then each ancestor up to the root; empty if none did.
+    pub levels: Vec<MemcgLevel>,
+    /// True if there were ancestors above the last of `levels`.
+    pub levels_truncated: bool,
+}
+
+/// For whose limit the OOM killer decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OomLimit {
+    /// No memory cgroup's: the machine is out of memory.
+    Machine,
+    /// That of the memory cgroup with this kernfs id.
+    Memcg(u64),
+    /// The kernel did not tell.
+    Unknown,
+}
+
+/// What an allocation was bound to when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OomConstraint {
+    /// Nothing: the machine is out of memory.
+    None,
+    /// The memory nodes of a cpuset.
+    Cpuset,
+    /// A memory policy.
+    Mempolicy,
+    /// A memory cgroup's limit.
+    Memcg,
+}
+
+impl OomConstraint {
+    /// All of them, in the kernel's order.
+    pub const ALL: [Self; 4] = [Self::None, Self::Cpuset, Self::Mempolicy, Self::Memcg];
+
+    /// The name in facts.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Cpuset => "cpuset",
+            Self::Mempolicy => "mempolicy",
+            Self::Memcg => "memcg",
+        }
+    }
+}
+
+/// What a failing allocation was charged to, and what its task had done before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// How many reclaims the task had begun, as far as it is remembered; two decisions of one task differ in it.
+    pub reclaims: Option<u64>,
+    /// The task's last reclaim, which led to the decision.
+    pub last_reclaim: Option<LastReclaim>,
+    /// The task's memory cgroup, then each ancestor up to the root.
+    pub levels: Vec<ChargedLevel>,
+    /// True if there were ancestors above the last of `levels`.
+    pub levels_truncated: bool,
+}
+
+/// What a task reclaimed memory for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastReclaim {
+    /// The limit of its memory cgroup or of an ancestor.
+    Memcg,
+    /// The limit of a memory cgroup that may have been another's.
+    MemcgOfAnother,
+    /// The machine; when it did, no decision had been counted in its cgroups since its last reclaim for one.
+    Direct,
+    /// The machine; but a decision had been counted since.
+    DirectAfterOom,
+}
+
+/// One memory cgroup of the allocating task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChargedLevel {
+    /// The cgroup directory's kernfs id.
+    pub kernfs_id: Option<u64>,
+    /// OOM decisions for this cgroup's own limit, since it was made, this one included.
+    pub oom_events: Option<u64>,
+    /// The same when the task began its last reclaim for a memory cgroup.
+    pub oom_events_before: Option<u64>,
+    /// The directory's name; absent for the root, and where the victim lay in the same cgroup, in a record of
+    /// which these stand under [`OomKill::levels`].
+    pub name: Option<String>,
+    /// True if the name may have been longer than what is kept.
+    pub name_truncated: bool,
 }
 
 /// A process killed by the OOM killer.
@@ -78,6 +193,8 @@ pub struct OomKill {
     pub levels: Vec<MemcgLevel>,
     /// True if there were ancestors above the last of `levels`.
     pub levels_truncated: bool,
+    /// The allocator's side.
+    pub charge: Charge,
 }
 
 /// What a victim was to the decision that killed it.

@@ -9,7 +9,7 @@ use crate::attribute::pending::Patience;
 use crate::clock;
 use crate::draft;
 use crate::episode::{self, Member, Role};
-use crate::kernel::{OomKill, Rename};
+use crate::kernel::{Exit, OomKill, Rename};
 use crate::pressure;
 use crate::volumes::roots::Swap;
 use crate::volumes::swap;
@@ -54,13 +54,14 @@ impl Pipeline {
 
     async fn try_emit(&mut self, waiting: &Waiting, patience: Patience) -> bool {
         match waiting {
-            Waiting::Kill { kill, member } => self.try_kill(kill, *member, patience).await,
+            Waiting::Kill { kill, member } => self.try_kill(kill, member, patience).await,
+            Waiting::Exit(exit) => self.try_exit(exit, patience).await,
             Waiting::Swap { swap, rename } => self.try_swap(swap, rename, patience).await,
         }
     }
 
     /// Whether the kill was emitted.
-    async fn try_kill(&mut self, kill: &OomKill, member: Member, patience: Patience) -> bool {
+    async fn try_kill(&mut self, kill: &OomKill, member: &Member, patience: Patience) -> bool {
         let (owner, read_from) = self.owner(kill);
         let must_wait = match owner {
             Owner::Unknown { .. } => true,
@@ -73,9 +74,12 @@ impl Pipeline {
         let episode_id = match self.episodes.id(member.episode) {
             Some(id) => id,
             None => {
-                let occurred = self.at(kill.signal_boot_ns);
-                let mut event = episode::episode_event(&self.parts.origin, kill, occurred);
+                let decision = member.decided.decision.as_ref();
+                let occurred = self.at(decision.map_or(kill.signal_boot_ns, |d| d.boot_ns));
+                let (origin, root) = (&self.parts.origin, &self.parts.cgroup_root);
+                let mut event = episode::episode_event(origin, kill, &member.decided, occurred, root);
                 self.tie(&mut event, &owner, kill);
+                self.tie_allocator(&mut event, kill);
                 let id = self.put_record(event).await;
                 self.episodes.emitted(member.episode, id);
                 id
@@ -83,10 +87,10 @@ impl Pipeline {
         };
         let occurred = self.at(kill.boot_ns);
         let root = &self.parts.cgroup_root;
-        let mut event =
-            episode::kill_event(&self.parts.origin, kill, member.role, episode_id, occurred, root);
+        let mut event = episode::kill_event(&self.parts.origin, kill, member, episode_id, occurred, root);
         let place = self.tie(&mut event, &owner, kill);
-        event.summary = episode::kill_summary(kill, &place, &self.parts.cgroup_root);
+        self.tie_allocator(&mut event, kill);
+        event.summary = episode::kill_summary(kill, member, &place, &self.parts.cgroup_root);
         let read_from = match read_from {
             ReadFrom::Kernel => "kernel",
             ReadFrom::Proc => "proc",
@@ -96,8 +100,26 @@ impl Pipeline {
             let detail = format!("{place}; the kill was kept without a pod");
             self.parts.ledger.add("agent/attribute", GapReason::Unattributed, occurred.at, 1, &detail);
         }
+        let let_go = self.victims.told(kill, &event);
         self.put_record(event).await;
+        if let_go > 0 {
+            let detail = "the exits of the earliest victims are awaited no more";
+            self.parts.ledger.add("agent/episode", GapReason::ExitNotSeen, occurred.at, let_go, detail);
+        }
         self.tell_run_up(kill, &owner, episode_id).await;
+        true
+    }
+
+    /// Whether the end of a victim was emitted. It waits for its kill, which waits for its pod.
+    async fn try_exit(&mut self, exit: &Exit, patience: Patience) -> bool {
+        let tie = self.victims.take(exit);
+        if tie.is_none() && patience == Patience::Wait {
+            return false;
+        }
+        let after_us = exit.boot_ns.checked_sub(exit.kill_boot_ns).map(|ns| ns / 1_000);
+        let occurred = self.at(exit.boot_ns);
+        let event = episode::exit_event(&self.parts.origin, exit, tie.as_ref(), after_us, occurred);
+        self.put_record(event).await;
         true
     }
 
@@ -109,6 +131,37 @@ impl Pipeline {
         let event = pressure.run_up(&self.parts.origin, &self.pods, (uid, id), run_up, &kill.levels);
         if let Some(event) = event {
             self.put_record(event).await;
+        }
+    }
+
+    /// Says which victims should be gone and are not.
+    pub(super) fn count_overdue_exits(&mut self, now: Timestamp) {
+        for (tgid, kill_boot_ns) in self.victims.overdue(crate::kernel::clock::boot_now_ns()) {
+            let from = self.at(kill_boot_ns).at.min(now);
+            let detail = format!("the OOM victim {tgid} has not exited for a minute");
+            self.parts.ledger.add_between("kernel/oom", GapReason::ExitNotSeen, (from, now), 1, &detail);
+        }
+    }
+
+    /// Names the container whose process allocated, as far as its pod is known.
+    fn tie_allocator(&self, event: &mut Event, kill: &OomKill) {
+        let Some(cgroup) = episode::allocator_cgroup(kill, &self.parts.cgroup_root) else { return };
+        let mut put = |name: &str, value: &str| {
+            event.attributes.insert(format!("aftertrace.oom.allocator.{name}"), value.into());
+        };
+        match cgroup {
+            Cgroup::Container { uid, id, .. } => {
+                if let Some((known, _)) = self.pods.find(&uid, &id) {
+                    put("pod.uid", &known.pod.uid);
+                    put("container.id", id.as_str());
+                }
+            }
+            Cgroup::Pod { uid } => {
+                if let Some(known) = self.pods.get(uid.as_str()) {
+                    put("pod.uid", &known.pod.uid);
+                }
+            }
+            Cgroup::Outside => {}
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use aftertrace_agent::kernel::{
     Attached, FoundCgroup, Kernel, KernelConfig, KubeletCgroups, LoadError, Losses, PodCgroups, Record,
-    Subject, WatchedVolumes,
+    Subject, Tier, WatchedVolumes,
 };
 use tokio::sync::mpsc;
 
@@ -20,8 +20,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The loaded programs and what they have said so far.
 pub(crate) struct Observer {
-    /// Only kept: the programs are detached with it.
-    _attached: Attached,
+    attached: Attached,
     pub(crate) losses: Losses,
     /// What there was of the kubelet's cgroups at the start.
     pub(crate) found: Vec<FoundCgroup>,
@@ -59,7 +58,12 @@ impl Observer {
         }
         let (sender, records) = mpsc::channel(1024);
         tokio::spawn(async move { drain.run(sender).await.expect("the runtime has I/O enabled") });
-        Some(Self { _attached: attached, losses, found, pod_cgroups, volumes, records })
+        Some(Self { attached, losses, found, pod_cgroups, volumes, records })
+    }
+
+    /// How a subject is observed.
+    pub(crate) fn tier(&self, subject: Subject) -> Option<Tier> {
+        self.attached.subjects().iter().find(|status| status.subject == subject)?.tier
     }
 
     /// The first record that `pick` takes; those before it that it does not take are other processes'.

@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use aftertrace_agent::kernel::{
-    Exit, KernelConfig, Limit, LossReason, OomKill, OomRole, Record, Subject, clock::boot_now_ns,
+    DecidedBy, Exit, Fired, KernelConfig, Limit, LossReason, OomConstraint, OomDecision, OomKill, OomRole,
+    Record, Subject, Tier, clock::boot_now_ns, fired::fired,
 };
 
 use crate::machine::{Cgroup, HOG, Observer, compile};
@@ -19,6 +20,45 @@ async fn kill_of(observer: &mut Observer, tgid: u32) -> OomKill {
             _ => None,
         })
         .await
+}
+
+/// The kill of one process, and its decision where the kernel tells it.
+async fn told_kill_of(observer: &mut Observer, tgid: u32) -> (OomKill, Option<OomDecision>) {
+    let mut decision = None;
+    let kill = observer
+        .next(|record| match record {
+            Record::OomDecision(told) if told.chosen.tgid == tgid => {
+                decision = Some(*told);
+                None
+            }
+            Record::OomKill(kill) if kill.victim.tgid == tgid => Some(*kill),
+            _ => None,
+        })
+        .await;
+    assert_eq!(
+        decision.is_some(),
+        observer.tier(Subject::OomDecision) == Some(Tier::Tracing),
+        "each decision is told where it can be"
+    );
+    (kill, decision)
+}
+
+/// That the limit of the cgroup `id` fired: by the counts in the kill alone, and by the kernel's word.
+fn assert_fired(kill: &OomKill, decision: Option<&OomDecision>, id: u64) {
+    let derived = Fired::Memcg { kernfs_id: id, by: DecidedBy::OomEvents };
+    assert_eq!(fired(kill, None), derived, "{:?} {:?}", kill.charge, kill.levels);
+    if let Some(decision) = decision {
+        assert_eq!(fired(kill, Some(decision)), Fired::Memcg { kernfs_id: id, by: DecidedBy::OomControl });
+        assert_eq!(decision.constraint, Some(OomConstraint::Memcg));
+        assert_eq!(decision.levels.first().and_then(|l| l.kernfs_id), Some(id));
+        assert_eq!((&decision.allocator, &decision.chosen), (&kill.allocator, &kill.victim));
+        assert_eq!((decision.order, decision.reclaims), (Some(0), kill.charge.reclaims));
+        let limit = kill.levels.iter().find(|l| l.kernfs_id == Some(id)).and_then(|l| l.limit);
+        let Some(Limit::Bytes(limit)) = limit else { panic!("{limit:?}") };
+        assert!(decision.total_pages.is_some_and(|pages| pages * 4096 >= limit), "{decision:?}");
+        assert!(decision.gfp_mask.is_some_and(|mask| mask != 0));
+        assert!(decision.boot_ns <= kill.signal_boot_ns);
+    }
 }
 
 async fn exit_of(observer: &mut Observer, tgid: u32) -> Exit {
@@ -44,7 +84,8 @@ async fn a_kill_names_its_victim_and_every_cgroup_up_to_the_root() {
     victim.run();
     let after = boot_now_ns();
 
-    let kill = kill_of(&mut observer, pid).await;
+    let (kill, decision) = told_kill_of(&mut observer, pid).await;
+    assert_fired(&kill, decision.as_ref(), inner.id());
     assert_eq!(kill.role, OomRole::Marked);
     assert!(before <= kill.signal_boot_ns && kill.signal_boot_ns <= kill.boot_ns && kill.boot_ns <= after);
     assert_eq!((kill.victim.tid, kill.victim.uid), (pid, Some(0)));
@@ -99,13 +140,69 @@ async fn the_level_whose_limit_fired_is_not_taken_for_the_victims_own() {
     let mut victim = container.shell(HOG);
     let pid = victim.pid();
     victim.run();
-    let kill = kill_of(&mut observer, pid).await;
+    let (kill, decision) = told_kill_of(&mut observer, pid).await;
+    assert_fired(&kill, decision.as_ref(), pod.id());
     let [own, above, root] = kill.levels.as_slice() else { panic!("{:?}", kill.levels) };
     assert_eq!((own.kernfs_id, above.kernfs_id), (Some(container.id()), Some(pod.id())));
     assert_eq!((own.oom_events, above.oom_events), (Some(0), Some(1)), "the pod's limit fired");
     assert_eq!((own.oom_kill_events, above.oom_kill_events), (Some(1), Some(0)), "the container's task died");
     if own.under_oom.is_some() {
         assert_eq!((own.under_oom, above.under_oom, root.under_oom), (Some(true), Some(true), Some(false)));
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_limit_far_above_fires_for_whoever_lies_below() {
+    let Some(mut observer) = Observer::start(&KernelConfig::default(), Subject::OomKill) else { return };
+    let Some(class) = Cgroup::make("class") else { return };
+    class.limit(LIMIT);
+    let (first, second) = (class.child("pod1"), class.child("pod2"));
+    let (container, neighbour) = (first.child("container"), second.child("container"));
+    container.limit(4 * LIMIT);
+
+    let mut victim = container.shell(HOG);
+    let pid = victim.pid();
+    victim.run();
+    let (kill, decision) = told_kill_of(&mut observer, pid).await;
+    assert_fired(&kill, decision.as_ref(), class.id());
+
+    // The neighbour fills the class's limit and is chosen for it, while another allocates.
+    let mut large = neighbour.shell("head -c 11000000 /dev/zero | tail | cat; exec sleep 60");
+    large.release();
+    drop(large);
+    let mut victim = neighbour.shell(HOG);
+    let pid = victim.pid();
+    victim.run();
+    let (kill, decision) = told_kill_of(&mut observer, pid).await;
+    assert_fired(&kill, decision.as_ref(), class.id());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn two_containers_at_their_own_limits_at_once_are_told_apart() {
+    let Some(mut observer) = Observer::start(&KernelConfig::default(), Subject::OomKill) else { return };
+    let Some(pod) = Cgroup::make("two") else { return };
+    let containers: Vec<Cgroup> = (0..4).map(|n| pod.child(&format!("container{n}"))).collect();
+    let mut victims: Vec<_> = containers
+        .iter()
+        .map(|container| {
+            container.limit(LIMIT);
+            container.shell(HOG)
+        })
+        .collect();
+    for victim in &mut victims {
+        victim.release();
+    }
+    let mut seen = 0;
+    while seen < victims.len() {
+        let kill = observer
+            .next(|record| match record {
+                Record::OomKill(kill) if victims.iter().any(|v| v.pid() == kill.victim.tgid) => Some(*kill),
+                _ => None,
+            })
+            .await;
+        let own = containers.iter().zip(&victims).find(|(_, v)| v.pid() == kill.victim.tgid);
+        assert_fired(&kill, None, own.expect("one of them").0.id());
+        seen += 1;
     }
 }
 

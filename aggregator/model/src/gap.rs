@@ -63,6 +63,8 @@ reasons! {
     HookMissing = "hook_missing",
     /// A kill or swap could not be tied to a pod within the time allowed.
     Unattributed = "unattributed",
+    /// An OOM victim's exit was not seen in time: it is stuck in the kernel, or its record was lost.
+    ExitNotSeen = "exit_not_seen",
     /// A swap failed a check that would make it certain.
     SwapRejected = "swap_rejected",
     /// The agent's spool was full; the oldest unsent items were given up.

@@ -133,3 +133,35 @@ fn every_recorded_v2_cgroup_is_recognised() {
     }
     assert!(kinds.contains_key("container") && kinds.contains_key("pod"), "{kinds:?}");
 }
+
+#[test]
+fn each_limit_has_a_level() {
+    let level = |root: &str, path: &str, expected: Level| {
+        let path = path.replace("{U}", UID).replace("{U_}", UID_).replace("{I}", ID);
+        let path: Vec<&str> = components(&path).collect();
+        assert_eq!(CgroupRoot::parse(root).level_of(&path), expected, "{path:?} under {root}");
+    };
+    level("/", "/", Level::Node);
+    level("/", "/kubepods", Level::Kubepods);
+    level("/", "/kubepods/burstable", Level::Qos);
+    level("/", "/kubepods/burstable/pod{U}", Level::Pod);
+    level("/", "/kubepods/burstable/pod{U}/{I}", Level::Container);
+    level("/", "/kubepods/burstable/pod{U}/crio-{I}/container", Level::Container);
+    level("/", "/kubepods/burstable/pod{U}/{I}/inner", Level::Cgroup);
+    level("/", "/kubepods/burstable/pod{U}/{I}/kubepods/besteffort", Level::Cgroup);
+    level("/", "/kubepods/burstable/pod{U}/crio-conmon-{I}", Level::Cgroup);
+    level("/", "/kubepods/pod{U}", Level::Pod);
+    level("/", "/kubepods/guaranteed", Level::Cgroup);
+    level("/", "/system.slice", Level::Cgroup);
+    let slices = "/kubepods.slice/kubepods-burstable.slice";
+    level("/", "/kubepods.slice", Level::Kubepods);
+    level("/", slices, Level::Qos);
+    level("/", &format!("{slices}/kubepods-burstable-pod{{U_}}.slice"), Level::Pod);
+    level("/", &format!("{slices}/kubepods-burstable-pod{{U_}}.slice/crio-{{I}}.scope"), Level::Container);
+    level("/", "/kubepods.slice/kubepods-pod{U_}.slice", Level::Pod);
+    level("/kubelet.slice", "/kubelet.slice", Level::Cgroup);
+    level("/kubelet.slice", "/kubelet.slice/kubelet-kubepods.slice", Level::Kubepods);
+    level("/docker/n1", "/docker/n1/kubepods/besteffort", Level::Qos);
+    level("/docker/n1", "/docker/n2/kubepods/besteffort", Level::Cgroup);
+    level("/docker/n1", "/kubepods", Level::Cgroup);
+}

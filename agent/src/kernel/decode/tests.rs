@@ -14,7 +14,15 @@ fn text<const N: usize>(text: &str) -> [u8; N] {
 }
 
 fn raw_task(tid: u32) -> raw::Task {
-    raw::Task { start_boot_ns: 7, tid, tgid: 41, ns_tgid: 1, uid: 1000, comm: text("worker") }
+    raw::Task {
+        start_boot_ns: 7,
+        process_start_boot_ns: 6,
+        tid,
+        tgid: 41,
+        ns_tgid: 1,
+        uid: 1000,
+        comm: text("worker"),
+    }
 }
 
 fn raw_level(name: &str, limit_pages: u64) -> raw::MemcgLevel {

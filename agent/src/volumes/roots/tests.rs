@@ -50,6 +50,7 @@ impl Kubelet {
                 ns_tgid: None,
                 uid: None,
                 start_boot_ns: None,
+                process_start_boot_ns: None,
                 comm: Some("kubelet".into()),
             },
             mount_namespace: mount_namespace(Path::new("/proc/self")),

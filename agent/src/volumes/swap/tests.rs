@@ -48,6 +48,7 @@ fn rename() -> Rename {
         ns_tgid: None,
         uid: None,
         start_boot_ns: None,
+        process_start_boot_ns: None,
         comm: Some("kube\nlet".into()),
     };
     Rename {
