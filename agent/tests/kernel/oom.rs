@@ -12,16 +12,6 @@ use crate::machine::{Cgroup, HOG, Observer, compile};
 /// A limit that a shell fits in and that an allocating process reaches at once.
 const LIMIT: u64 = 16 << 20;
 
-/// The kill of one process; records of other processes are passed by.
-async fn kill_of(observer: &mut Observer, tgid: u32) -> OomKill {
-    observer
-        .next(|record| match record {
-            Record::OomKill(kill) if kill.victim.tgid == tgid => Some(*kill),
-            _ => None,
-        })
-        .await
-}
-
 /// The kill of one process, and its decision where the kernel tells it.
 async fn told_kill_of(observer: &mut Observer, tgid: u32) -> (OomKill, Option<OomDecision>) {
     let mut decision = None;
