@@ -34,8 +34,9 @@ use crate::{
     task::{self, current, current_tid},
 };
 
-/// `include/trace/events/vmscan.h`, since 2.6.37:
-/// `TP_PROTO(int order, gfp_t gfp_flags)`; the arguments are not read
+/// `include/trace/events/vmscan.h`, since 2.6.37; the arguments are not read.
+///
+/// Prototype: `mm_vmscan_memcg_reclaim_begin(int order, gfp_t gfp_flags)`
 #[raw_tracepoint(tracepoint = "mm_vmscan_memcg_reclaim_begin")]
 fn memcg_reclaim_begin(_ctx: RawTracePointContext) -> i32 {
     let task = current();
@@ -45,7 +46,9 @@ fn memcg_reclaim_begin(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `include/trace/events/vmscan.h`, since 2.6.37: `TP_PROTO(unsigned long nr_reclaimed)`; not read
+/// `include/trace/events/vmscan.h`, since 2.6.37; the argument is not read.
+///
+/// Prototype: `mm_vmscan_memcg_reclaim_end(unsigned long nr_reclaimed)`
 #[raw_tracepoint(tracepoint = "mm_vmscan_memcg_reclaim_end")]
 fn memcg_reclaim_end(_ctx: RawTracePointContext) -> i32 {
     if let Some((begun_boot_ns, memcg)) = under_way() {
@@ -54,7 +57,9 @@ fn memcg_reclaim_end(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `include/trace/events/vmscan.h`, since 2.6.37: `TP_PROTO(int order, gfp_t gfp_flags)`; not read
+/// `include/trace/events/vmscan.h`, since 2.6.37; the arguments are not read.
+///
+/// Prototype: `mm_vmscan_direct_reclaim_begin(int order, gfp_t gfp_flags)`
 #[raw_tracepoint(tracepoint = "mm_vmscan_direct_reclaim_begin")]
 fn direct_reclaim_begin(_ctx: RawTracePointContext) -> i32 {
     let task = current();
