@@ -5,6 +5,7 @@
 //! told us yet. [`init`] tells the container's own init from one nested in it. A name alone is a hint: a pod is named only if its own status lists that container id.
 
 pub(crate) mod cgroup_name;
+pub(crate) mod containers;
 pub(crate) mod init;
 pub(crate) mod pending;
 pub(crate) mod pods;

@@ -54,6 +54,10 @@ pub struct Args {
     /// Where the host's proc is mounted.
     #[arg(long, env = "AFTERTRACE_PROC", default_value = "/proc")]
     pub proc: PathBuf,
+    /// Seconds after which a container that has not opened a changed file is told as stale. An application
+    /// that polls needs more than its period.
+    #[arg(long, env = "AFTERTRACE_STALE_AFTER", default_value_t = 300)]
+    pub stale_after: u32,
     /// Fail at start where the kernel cannot be watched, instead of going on with the API's evidence alone.
     #[arg(long, env = "AFTERTRACE_REQUIRE_KERNEL")]
     pub require_kernel: bool,
@@ -116,6 +120,8 @@ pub struct Config {
     /// `None` where this machine has no memory controller: no pressure is seen then.
     pub(crate) cgroupfs: Option<Cgroupfs>,
     pub(crate) proc: PathBuf,
+    /// After how many microseconds what was not opened is stale.
+    pub(crate) stale_after_us: i64,
     pub(crate) require_kernel: bool,
 }
 
@@ -150,6 +156,7 @@ impl TryFrom<Args> for Config {
             cgroup_root: CgroupRoot::parse(&args.cgroup_root),
             cgroupfs,
             proc: absolute("--proc", args.proc)?,
+            stale_after_us: i64::from(args.stale_after) * 1_000_000,
             require_kernel: args.require_kernel,
         })
     }

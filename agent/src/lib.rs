@@ -19,6 +19,7 @@ mod watch;
 
 mod episode;
 mod pressure;
+mod reload;
 mod volumes;
 
 mod correlate;
@@ -164,6 +165,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
         wanted,
         status,
         watch_health,
+        stale_after_us: config.stale_after_us,
     });
     pipeline.run(Inputs { records, changes, keys }, stop).await;
     drop(attached);
@@ -206,7 +208,7 @@ fn watch_kernel(
         Ok(kernel) => kernel,
         Err(failure) => return without_kernel(config, &failure),
     };
-    let Kernel { attached, drain, losses, pod_cgroups, found_cgroups, volumes: _ } = kernel;
+    let Kernel { attached, drain, losses, pod_cgroups, found_cgroups, volumes } = kernel;
     let subjects: Vec<proto::Subject> = attached.subjects().iter().map(status::subject).collect();
     for subject in subjects.iter().filter(|s| s.tier == "none") {
         let reason = format!("{}: {}", subject.name, subject.missing.join("; "));
@@ -220,7 +222,11 @@ fn watch_kernel(
             error!(error = watch::chain(&failure), "kernel records are read no more; restart the agent");
         }
     });
-    Ok((subjects, Some(KernelParts { losses, pod_cgroups, found_cgroups }), Some(attached)))
+    Ok((
+        subjects,
+        Some(KernelParts { losses, pod_cgroups, found_cgroups, volumes: Some(volumes) }),
+        Some(attached),
+    ))
 }
 
 fn without_kernel(config: &Config, failure: &LoadError) -> Result<KernelSide, RunError> {

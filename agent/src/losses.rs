@@ -97,6 +97,15 @@ impl Ledger {
     }
 }
 
+/// Whether an open of a volume's file may be missing because of it.
+pub(crate) fn loses_opens(loss: LossReason) -> bool {
+    match loss {
+        LossReason::Program(loss) => matches!(loss, Loss::RingFullRead | Loss::CgroupTableFull),
+        LossReason::Recursion { hook } => hook.contains("open"),
+        LossReason::Malformed => true,
+    }
+}
+
 /// What a count of the kernel's side means: component, reason and detail; `None` for one that is no loss.
 pub(crate) fn of_kernel(loss: LossReason) -> Option<(&'static str, GapReason, &'static str)> {
     use GapReason::{KernelReadFailed, PathTruncated, RecordMalformed, RingFull, SwapRejected};

@@ -5,6 +5,7 @@
 //! its pod is tried again whenever a pod changes.
 
 mod attributed;
+mod reloads;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, trace};
 
 use crate::attribute::cgroup_name::CgroupRoot;
+use crate::attribute::containers::Containers;
 use crate::attribute::pending::Pending;
 use crate::attribute::pods::Pods;
 use crate::clock;
@@ -25,9 +27,12 @@ use crate::correlate::Correlator;
 use crate::draft::Origin;
 use crate::episode::{Episodes, Member, victims::Victims};
 use crate::export::GivenKey;
-use crate::kernel::{Exit, FoundCgroup, Losses, OomKill, PodCgroups, Record, Rename, WallClock};
-use crate::losses::{Ledger, of_kernel};
+use crate::kernel::{
+    Exit, FoundCgroup, Losses, OomKill, PodCgroups, Record, Rename, Subject, WallClock, WatchedVolumes,
+};
+use crate::losses::{Ledger, loses_opens, of_kernel};
 use crate::pressure::Pressure;
+use crate::reload::{Read, Reload};
 use crate::spool::Writer;
 use crate::status::{self, Figures};
 use crate::volumes::roots::{Outcome, Roots, Swap};
@@ -61,6 +66,7 @@ enum Waiting {
         swap: Box<Swap>,
         rename: Box<Rename>,
     },
+    Read(Box<Read>),
 }
 
 /// What flows in.
@@ -92,6 +98,8 @@ pub(crate) struct Parts {
     pub(crate) wanted: watch::Sender<Vec<MountedObject>>,
     pub(crate) status: watch::Sender<proto::AgentStatus>,
     pub(crate) watch_health: watch::Receiver<String>,
+    /// After how many microseconds what was not opened is stale.
+    pub(crate) stale_after_us: i64,
 }
 
 /// The kernel's side beside its records.
@@ -100,6 +108,8 @@ pub(crate) struct KernelParts {
     pub(crate) pod_cgroups: PodCgroups,
     /// What there was when the agent began.
     pub(crate) found_cgroups: Vec<FoundCgroup>,
+    /// The kernel's table of volumes, until it is given to their registry.
+    pub(crate) volumes: Option<WatchedVolumes>,
 }
 
 /// The agent's knowledge.
@@ -107,6 +117,10 @@ pub(crate) struct Pipeline {
     parts: Parts,
     facts: Facts,
     pods: Pods,
+    containers: Containers,
+    reload: Reload,
+    /// Whether kernel records wait to be taken in.
+    records_wait: bool,
     episodes: Episodes,
     victims: Victims,
     pending: Pending<Waiting>,
@@ -120,8 +134,19 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     /// Nothing is known yet but what the spool held.
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(mut parts: Parts) -> Self {
+        let sees_opens = parts.subjects.iter().any(|s| s.name == Subject::Read.as_str() && s.tier != "none");
+        let mut containers = Containers::default();
+        if let Some(kernel) = &mut parts.kernel {
+            containers.found(&kernel.found_cgroups, &parts.cgroup_root);
+            if let Some(volumes) = kernel.volumes.take() {
+                parts.roots.watch(volumes);
+            }
+        }
         Self {
+            containers,
+            reload: Reload::new(sees_opens.then(clock::now)),
+            records_wait: false,
             facts: Facts::new(parts.origin.clone()),
             parts,
             pods: Pods::default(),
@@ -162,7 +187,10 @@ impl Pipeline {
                     Some((object, key)) => { self.keys.insert(object, key); }
                     None => has_keys = false,
                 },
-                _ = tick.tick() => self.tick().await,
+                _ = tick.tick() => {
+                    self.records_wait = !inputs.records.is_empty();
+                    self.tick().await;
+                }
             }
         }
         inputs.records.close();
@@ -197,9 +225,9 @@ impl Pipeline {
             }
             Record::OomDecision(decision) => self.episodes.announce(decision),
             Record::Rename(rename) => self.rename(rename).await,
-            Record::FileOpen(open) => trace!(pid = open.task.tgid, name = open.name, "a file was opened"),
-            Record::CgroupMade(made) => trace!(id = made.kernfs_id, name = made.name, "a cgroup was made"),
-            Record::CgroupGone(gone) => trace!(id = gone.kernfs_id, "a cgroup is gone"),
+            Record::FileOpen(open) => self.opened(*open).await,
+            Record::CgroupMade(made) => self.containers.made(&made, &self.parts.cgroup_root),
+            Record::CgroupGone(gone) => self.containers.gone(&gone),
             Record::Exit(exit) => self.attribute(Waiting::Exit(exit)).await,
         }
     }
@@ -207,14 +235,15 @@ impl Pipeline {
     async fn rename(&mut self, rename: Box<Rename>) {
         let at = self.at(rename.boot_ns).at;
         match self.parts.roots.judge(&rename, at) {
-            Outcome::Mounted => {}
+            Outcome::Mounted(id) => self.reload.mounted(id),
+            Outcome::Known => {}
             Outcome::Rejected(why) => {
                 debug!(%why, pid = rename.writer.tgid, "a rename onto ..data is no certain swap");
                 let detail = why.to_string();
                 self.parts.ledger.add("agent/volumes", GapReason::SwapRejected, at, 1, &detail);
             }
             Outcome::Swapped(swap) => {
-                self.attribute(Waiting::Swap { swap, rename }).await;
+                self.swapped(swap, rename).await;
             }
         }
     }
@@ -240,6 +269,7 @@ impl Pipeline {
                     self.pods.delete(uid, now);
                     self.facts.forget(uid);
                     self.parts.roots.forget_pod(uid);
+                    self.reload.keep_registered(&self.parts.roots);
                 }
             }
             Change::Listed(uids) => {
@@ -289,6 +319,7 @@ impl Pipeline {
             self.wall.resample();
             self.clock_error_ns = self.wall.to_wall(crate::kernel::clock::boot_now_ns()).error_ns;
             self.parts.roots.scan(crate::kernel::clock::boot_now_ns());
+            self.reload.keep_registered(&self.parts.roots);
             self.pods.bound(now);
         }
         self.count_overdue_exits(now);
@@ -297,6 +328,7 @@ impl Pipeline {
         }
         self.ticks += 1;
         self.count_kernel_losses(now);
+        self.judge_stale(now).await;
         self.parts.correlator.count_evicted(&self.parts.ledger);
         self.spool_gaps(now, false).await;
         self.parts.spool.tick();
@@ -310,12 +342,16 @@ impl Pipeline {
             && (is_due || !kernel.pod_cgroups.is_rooted())
         {
             kernel.found_cgroups = kernel.pod_cgroups.scan();
+            self.containers.found(&kernel.found_cgroups, &self.parts.cgroup_root);
         }
     }
 
     fn count_kernel_losses(&mut self, now: Timestamp) {
         let from = now.plus_micros(-i64::try_from(TICK.as_micros()).unwrap_or(0));
         for loss in self.parts.kernel.iter_mut().flat_map(|kernel| kernel.losses.take()) {
+            if loses_opens(loss.reason) {
+                self.reload.missed(now);
+            }
             if let Some((component, reason, detail)) = of_kernel(loss.reason) {
                 self.parts.ledger.add_between(component, reason, (from, now), loss.count, detail);
             }
@@ -327,6 +363,7 @@ impl Pipeline {
         if self.parts.kernel.take().is_none() {
             return;
         }
+        self.reload.blind();
         for subject in &mut self.parts.subjects {
             "none".clone_into(&mut subject.tier);
             subject.missing.push("the kernel's records are read no more; restart the agent".to_owned());

@@ -9,6 +9,7 @@ use aftertrace_model::{PodRef, Timestamp, Workload};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use crate::attribute::cgroup_name::{CgroupUid, ContainerId};
+use crate::volumes::mounts::{self, Mount};
 use crate::volumes::sources::{VolumeSources, of_pod};
 
 /// How long a deleted pod is kept, in microseconds. The same as the correlation window: nothing that happened
@@ -62,6 +63,17 @@ pub(crate) struct Life {
     pub(crate) restart_count: i32,
 }
 
+/// A container that runs, as its status tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Running {
+    /// Its id.
+    pub(crate) id: ContainerId,
+    /// Its name.
+    pub(crate) container: String,
+    /// When it was started, floored to a second.
+    pub(crate) started_at: Timestamp,
+}
+
 /// What is kept of a pod.
 #[derive(Clone, Debug)]
 pub(crate) struct KnownPod {
@@ -73,6 +85,10 @@ pub(crate) struct KnownPod {
     pub(crate) shares_pids: bool,
     /// Mounted volumes with their sources, by volume name.
     pub(crate) volumes: HashMap<String, VolumeSources>,
+    /// Which containers mount which volumes.
+    pub(crate) mounts: Vec<Mount>,
+    /// Containers that run, with when they were started.
+    pub(crate) running: Vec<Running>,
     /// Lives of its containers, by id.
     lives: HashMap<ContainerId, Life>,
     config_hash: Option<String>,
@@ -120,6 +136,8 @@ impl Pods {
             workload: workload(pod),
             shares_pids,
             volumes: of_pod(pod),
+            mounts: mounts::of_pod(pod),
+            running: running(pod),
             lives,
             config_hash,
             deleted_at: None,
@@ -232,6 +250,18 @@ pub(crate) fn last_restart_count(status: &ContainerStatus, last_id: Option<&str>
     } else {
         status.restart_count.saturating_sub(1)
     }
+}
+
+fn running(pod: &Pod) -> Vec<Running> {
+    let of = |(_, status): (ContainerKind, &ContainerStatus)| {
+        let started = status.state.as_ref()?.running.as_ref()?.started_at.as_ref()?;
+        Some(Running {
+            id: ContainerId::from_status(status.container_id.as_deref()?)?,
+            container: status.name.clone(),
+            started_at: Timestamp::from_micros(started.0.as_microsecond()),
+        })
+    };
+    statuses(pod).filter_map(of).collect()
 }
 
 fn lives_of(pod: &Pod) -> Vec<(ContainerId, Life)> {

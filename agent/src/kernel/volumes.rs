@@ -3,7 +3,10 @@
 //! A volume is put in before it can be swapped, so that the first open of its new generation is not lost. A
 //! device is taken out with the last volume on it, so that opens on other file systems stay cheap.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use aftertrace_ebpf_common::record::VolumeKey;
 use aya::maps::{HashMap, MapData, MapError};
@@ -67,6 +70,12 @@ impl WatchedVolumes {
             return Err(error);
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for WatchedVolumes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchedVolumes").field("held", &self.held).finish_non_exhaustive()
     }
 }
 

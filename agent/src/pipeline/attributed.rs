@@ -1,6 +1,6 @@
 //! Kernel facts that wait for their pod → events, with a pod or, when the time is over, without.
 
-use aftertrace_model::{Event, EventId, GapReason, Occurrence, Timestamp};
+use aftertrace_model::{Event, EventId, GapReason, Timestamp};
 
 use super::{Pipeline, Waiting};
 use crate::attribute::cgroup_name::{Cgroup, CgroupUid, ContainerId, components};
@@ -57,6 +57,7 @@ impl Pipeline {
             Waiting::Kill { kill, member } => self.try_kill(kill, member, patience).await,
             Waiting::Exit(exit) => self.try_exit(exit, patience).await,
             Waiting::Swap { swap, rename } => self.try_swap(swap, rename, patience).await,
+            Waiting::Read(read) => self.try_read(read, patience).await,
         }
     }
 
@@ -188,7 +189,7 @@ impl Pipeline {
         (owner, read_from)
     }
 
-    fn cgroup_by_proc(&self, tgid: u32) -> Option<Cgroup> {
+    pub(super) fn cgroup_by_proc(&self, tgid: u32) -> Option<Cgroup> {
         let text = std::fs::read_to_string(self.parts.proc.join(tgid.to_string()).join("cgroup")).ok()?;
         let path = text.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':');
@@ -228,9 +229,7 @@ impl Pipeline {
 
     /// Whether the swap was emitted, or found to be none of configuration.
     async fn try_swap(&mut self, swap: &Swap, rename: &Rename, patience: Patience) -> bool {
-        // It took effect somewhere within the call.
-        let (entered, returned) = (self.at(rename.enter_boot_ns), self.at(rename.boot_ns));
-        let occurred = Occurrence { earliest: entered.earliest.min(returned.earliest), ..returned };
+        let occurred = self.within(rename);
         let origin = &self.parts.origin;
         if let Some(pod) = self.pods.get(&swap.volume.uid) {
             let events = swap::events(origin, swap, rename, occurred, pod, &self.keys);
@@ -242,7 +241,9 @@ impl Pipeline {
                     "a swap that changed no configuration"
                 );
             }
-            for event in events {
+            self.reload.told(swap, &events);
+            let frozen = self.reload.frozen(origin, swap, pod, clock::now());
+            for event in events.into_iter().chain(frozen) {
                 self.put_record(event).await;
             }
             return true;

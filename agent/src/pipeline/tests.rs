@@ -1,5 +1,7 @@
 //! Records and pods in, spooled items out. Each case is a short story of one pod.
 
+mod reloads;
+
 use aftertrace_model::{Edge, Kind};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
@@ -22,7 +24,7 @@ const KMSG_S06: i64 = 1_795_172_415_731_892;
 
 /// A pipeline over a temporary spool.
 struct Bench {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     pipeline: Pipeline,
     reader: Reader,
     _wanted: watch::Receiver<Vec<MountedObject>>,
@@ -52,8 +54,9 @@ impl Bench {
             wanted,
             status: watch::Sender::new(proto::AgentStatus::default()),
             watch_health: watch::channel("ok".to_owned()).1,
+            stale_after_us: 5_000_000,
         });
-        Self { _dir: dir, pipeline, reader, _wanted: wanted_out }
+        Self { dir, pipeline, reader, _wanted: wanted_out }
     }
 
     async fn apply(&mut self, pod: serde_json::Value) {

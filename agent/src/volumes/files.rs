@@ -1,8 +1,9 @@
 //! Reads the files of one generation of a volume, within bounds. Contents stay in memory, and only until
 //! they are hashed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read};
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::Path;
 
 use aftertrace_model::config::ObjectKey;
@@ -54,6 +55,54 @@ fn walk(dir: &Path, prefix: &str, depth: usize, files: &mut Files, bytes: &mut u
     Ok(true)
 }
 
+/// What a generation consists of, by inode number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listing {
+    /// Regular files, with their paths within the volume.
+    pub(crate) files: HashMap<u64, String>,
+    /// The generation's directory and the folders in it.
+    pub(crate) folders: BTreeSet<u64>,
+}
+
+impl Listing {
+    /// Lists a generation; `None` where there is more than [`FILES_MAX`] or it lies too deep.
+    ///
+    /// # Errors
+    /// What the system said, such as that the generation is gone.
+    pub(crate) fn read(generation: &Path) -> io::Result<Option<Self>> {
+        let mut listing = Self::default();
+        listing.folders.insert(std::fs::metadata(generation)?.ino());
+        let is_whole = listing.walk(generation, "", DEPTH_MAX)?;
+        Ok(is_whole.then_some(listing))
+    }
+
+    fn walk(&mut self, dir: &Path, prefix: &str, depth: usize) -> io::Result<bool> {
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let path = format!("{prefix}{name}");
+            if self.files.len() + self.folders.len() >= FILES_MAX {
+                return Ok(false);
+            }
+            if kind.is_dir() {
+                self.folders.insert(entry.ino());
+                if depth == 0 || !self.walk(&entry.path(), &format!("{path}/"), depth - 1)? {
+                    return Ok(false);
+                }
+            } else if kind.is_file() {
+                self.files.insert(entry.ino(), path);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether an inode number is one of the generation's.
+    pub(crate) fn has(&self, inode: u64) -> bool {
+        self.folders.contains(&inode) || self.files.contains_key(&inode)
+    }
+}
+
 /// Hashes of files under a key that lives as long as this process: only to tell which files changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Digests(BTreeMap<String, String>);
@@ -97,12 +146,17 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("a")).expect("makes a folder");
         std::fs::write(dir.path().join("a/b.txt"), "x").expect("writes");
         std::fs::write(dir.path().join("top"), "y").expect("writes");
+        let listing = Listing::read(dir.path()).expect("reads").expect("within bounds");
+        let inode = std::fs::metadata(dir.path().join("a/b.txt")).expect("is there").ino();
+        assert_eq!(listing.files.get(&inode).map(String::as_str), Some("a/b.txt"));
+        assert_eq!((listing.files.len(), listing.folders.len()), (2, 2));
         let files = read(dir.path()).expect("reads").expect("within bounds");
         assert_eq!(files.keys().collect::<Vec<_>>(), ["a/b.txt", "top"]);
         for n in 0..FILES_MAX {
             std::fs::write(dir.path().join(format!("f{n}")), "").expect("writes");
         }
         assert!(read(dir.path()).expect("reads").is_none(), "too many files");
+        assert!(Listing::read(dir.path()).expect("reads").is_none(), "too many files");
         assert!(read(&dir.path().join("absent")).is_err());
     }
 }

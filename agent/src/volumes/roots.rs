@@ -8,19 +8,22 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::RawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use aftertrace_ebpf_common::limits::MAX_VOLUME_ROOTS;
 use aftertrace_model::Timestamp;
 use aftertrace_model::config::ObjectKey;
 
-use super::files::{self, Digests, Files};
+use super::files::{self, Digests, Files, Listing};
+use super::identity::{Devices, Identity};
 use super::path::{self, VolumePath};
-use crate::kernel::Rename;
+use crate::kernel::{Rename, VolumeId, WatchedVolumes};
 
 /// Most registered volumes: 110 pods with a few each, many times over. Beyond it the rest is not registered,
 /// and the first rename of such a volume counts as its mount.
-const ROOTS_MAX: usize = 16_384;
+const ROOTS_MAX: usize = MAX_VOLUME_ROOTS as usize;
 
 /// How much later than the rename the link may claim to have been made, in microseconds: file systems stamp
 /// with a clock that is at most one tick behind, and the wall clock may be slewed meanwhile.
@@ -28,10 +31,14 @@ const LINK_SLACK_US: i64 = 10_000;
 
 /// A volume as last confirmed.
 #[derive(Debug)]
-struct Root {
-    device: u64,
-    inode: u64,
-    generation: String,
+pub(crate) struct Root {
+    identity: Identity,
+    /// What its path says.
+    pub(crate) volume: VolumePath,
+    /// The directory that `..data` leads to.
+    pub(crate) generation: String,
+    /// What is in it; `None` where that is too much.
+    pub(crate) listing: Option<Arc<Listing>>,
     digests: Option<Digests>,
     registered_boot_ns: u64,
 }
@@ -45,6 +52,10 @@ pub(crate) struct Roots {
     kubelet_pid: Option<u32>,
     key: ObjectKey,
     by_path: HashMap<PathBuf, Root>,
+    by_id: HashMap<VolumeId, PathBuf>,
+    devices: Devices,
+    /// The kernel's table of them; nothing where opens are not seen.
+    watched: Option<WatchedVolumes>,
 }
 
 /// A confirmed swap.
@@ -52,10 +63,16 @@ pub(crate) struct Roots {
 pub(crate) struct Swap {
     /// The volume.
     pub(crate) volume: VolumePath,
+    /// Which directory it is.
+    pub(crate) id: VolumeId,
     /// The new generation's directory name.
     pub(crate) generation: String,
     /// The one before.
     pub(crate) previous: String,
+    /// What was in that one; `None` where it was too much.
+    pub(crate) previous_listing: Option<Arc<Listing>>,
+    /// What is in the new one; likewise.
+    pub(crate) listing: Option<Arc<Listing>>,
     /// Paths that changed; `None` where a generation was too large to compare.
     pub(crate) changed: Option<Vec<String>>,
     /// The new files; `None` where they are too many or too large.
@@ -67,8 +84,10 @@ pub(crate) struct Swap {
 pub(crate) enum Outcome {
     /// A swap.
     Swapped(Box<Swap>),
-    /// The first generation of a volume, or one that was already registered: no change to report.
-    Mounted,
+    /// The first generation of a volume, which may have taken the place of another: no change to report.
+    Mounted(VolumeId),
+    /// The generation that was registered already: no change to report.
+    Known,
     /// Not certain.
     Rejected(Rejection),
 }
@@ -107,12 +126,34 @@ impl Roots {
     pub(crate) fn new(kubelet_root: &Path, proc: &Path, kubelet_pid: Option<u32>, key: ObjectKey) -> Self {
         // Where the kubelet's root is itself a link, the kernel sees the path as the kubelet wrote it.
         let kubelet_root = kubelet_root.to_owned();
-        Self { kubelet_root, proc: proc.to_owned(), kubelet_pid, key, by_path: HashMap::new() }
+        Self {
+            kubelet_root,
+            proc: proc.to_owned(),
+            kubelet_pid,
+            key,
+            by_path: HashMap::new(),
+            by_id: HashMap::new(),
+            devices: Devices::default(),
+            watched: None,
+        }
+    }
+
+    /// Has the kernel watch the opens of all volumes, those registered and those to come.
+    pub(crate) fn watch(&mut self, mut watched: WatchedVolumes) {
+        for id in self.by_id.keys() {
+            watched.insert(*id);
+        }
+        self.watched = Some(watched);
+    }
+
+    /// A registered volume.
+    pub(crate) fn get(&self, id: VolumeId) -> Option<&Root> {
+        self.by_path.get(self.by_id.get(&id)?)
     }
 
     /// Registers every volume that is there; returns how many are registered.
     pub(crate) fn scan(&mut self, boot_ns: u64) -> usize {
-        self.by_path.retain(|path, _| path.exists());
+        self.keep(|path| path.exists());
         if let Ok(pods) = std::fs::read_dir(self.kubelet_root.join("pods")) {
             for pod in pods.flatten() {
                 if let Ok(uid) = pod.file_name().into_string() {
@@ -127,9 +168,9 @@ impl Roots {
     pub(crate) fn scan_pod(&mut self, uid: &str, boot_ns: u64) {
         for volume in path::volumes_of(&self.kubelet_root, uid) {
             if !self.by_path.contains_key(&volume.root)
-                && let Ok((root, _)) = self.look(&volume.root, boot_ns)
+                && let Ok((root, _)) = self.look(&volume, boot_ns)
             {
-                self.register(volume.root, root);
+                self.register(root);
             }
         }
     }
@@ -137,19 +178,33 @@ impl Roots {
     /// Forgets the volumes of a pod that is gone.
     pub(crate) fn forget_pod(&mut self, uid: &str) {
         let pod = self.kubelet_root.join("pods").join(uid);
-        self.by_path.retain(|path, _| !path.starts_with(&pod));
+        self.keep(|path| !path.starts_with(&pod));
+    }
+
+    fn keep(&mut self, is_kept: impl Fn(&Path) -> bool) {
+        let gone: Vec<PathBuf> = self.by_path.keys().filter(|path| !is_kept(path)).cloned().collect();
+        for path in gone {
+            self.forget(&path);
+        }
+    }
+
+    fn forget(&mut self, path: &Path) {
+        let Some(root) = self.by_path.remove(path) else { return };
+        self.by_id.remove(&root.identity.id);
+        if let Some(watched) = &mut self.watched {
+            watched.remove(root.identity.id);
+        }
     }
 
     /// Judges a rename; `at` is when the call returned.
     pub(crate) fn judge(&mut self, rename: &Rename, at: Timestamp) -> Outcome {
         match self.confirm(rename, at) {
-            Ok(Some(swap)) => Outcome::Swapped(Box::new(swap)),
-            Ok(None) => Outcome::Mounted,
+            Ok(outcome) => outcome,
             Err(rejection) => Outcome::Rejected(rejection),
         }
     }
 
-    fn confirm(&mut self, rename: &Rename, at: Timestamp) -> Result<Option<Swap>, Rejection> {
+    fn confirm(&mut self, rename: &Rename, at: Timestamp) -> Result<Outcome, Rejection> {
         if rename.result.is_err() {
             return Err(Rejection::Failed);
         }
@@ -161,56 +216,65 @@ impl Roots {
         let old = self.resolve(tid, rename.old_dfd, &rename.old_path).ok_or(Rejection::Unresolved)?;
         let new = self.resolve(tid, rename.new_dfd, &rename.new_path).ok_or(Rejection::Unresolved)?;
         let volume = path::renamed(&self.kubelet_root, &old, &new).ok_or(Rejection::NotAVolume)?;
-        let (seen, files) = self.look(&volume.root, rename.boot_ns)?;
+        let (seen, files) = self.look(&volume, rename.boot_ns)?;
         let link = std::fs::symlink_metadata(volume.root.join(path::DATA)).map_err(|_| Rejection::Gone)?;
         let made = link.mtime().saturating_mul(1_000_000).saturating_add(link.mtime_nsec() / 1_000);
         if made > at.as_micros().saturating_add(LINK_SLACK_US) {
             return Err(Rejection::Superseded);
         }
-        let Some(held) = self.by_path.get(&volume.root) else {
-            self.register(volume.root, seen);
-            return Ok(None);
+        let id = seen.identity.id;
+        let held = self.by_path.get(&volume.root).filter(|held| held.identity == seen.identity);
+        let Some(held) = held else {
+            // New, or another directory under an old name: the volume was taken down and set up again.
+            self.register(seen);
+            return Ok(Outcome::Mounted(id));
         };
-        if (held.device, held.inode) != (seen.device, seen.inode) {
-            // Another directory under an old name: the volume was taken down and set up again.
-            self.register(volume.root, seen);
-            return Ok(None);
-        }
         if held.generation == seen.generation {
             let is_known = rename.boot_ns <= held.registered_boot_ns;
-            return if is_known { Ok(None) } else { Err(Rejection::Unchanged) };
+            return if is_known { Ok(Outcome::Known) } else { Err(Rejection::Unchanged) };
         }
         let changed = held.digests.as_ref().zip(seen.digests.as_ref()).map(|(b, a)| a.changed_since(b));
         let previous = held.generation.clone();
+        let previous_listing = held.listing.clone();
         let generation = seen.generation.clone();
-        self.register(volume.root.clone(), seen);
-        Ok(Some(Swap { volume, generation, previous, changed, files }))
+        let listing = seen.listing.clone();
+        self.register(seen);
+        let swap = Swap { volume, id, generation, previous, previous_listing, listing, changed, files };
+        Ok(Outcome::Swapped(Box::new(swap)))
     }
 
-    fn register(&mut self, path: PathBuf, root: Root) {
+    fn register(&mut self, root: Root) {
+        let id = root.identity.id;
+        let path = root.volume.root.clone();
+        if self.by_path.get(&path).is_some_and(|held| held.identity.id != id) {
+            self.forget(&path);
+        }
         if self.by_path.len() < ROOTS_MAX || self.by_path.contains_key(&path) {
+            if let Some(watched) = &mut self.watched {
+                watched.insert(id);
+            }
+            self.by_id.insert(id, path.clone());
             self.by_path.insert(path, root);
         }
     }
 
     /// The volume as it is now, read so that all of it belongs to one generation.
-    fn look(&self, path: &Path, boot_ns: u64) -> Result<(Root, Option<Files>), Rejection> {
-        let meta = std::fs::symlink_metadata(path).map_err(|_| Rejection::Gone)?;
-        if !meta.is_dir() {
-            return Err(Rejection::Gone);
-        }
+    fn look(&mut self, volume: &VolumePath, boot_ns: u64) -> Result<(Root, Option<Files>), Rejection> {
+        let path = volume.root.as_path();
+        let identity = self.devices.identify(path).map_err(|_| Rejection::Gone)?;
         let generation = generation(path)?;
         let files = match files::read(&path.join(&generation)) {
             Ok(files) => files,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Rejection::Superseded),
             Err(_) => None,
         };
+        let listing = Listing::read(&path.join(&generation)).ok().flatten().map(Arc::new);
         if self::generation(path)? != generation {
             return Err(Rejection::Superseded);
         }
         let digests = files.as_ref().map(|f| Digests::of(f, &self.key));
-        let (device, inode) = (meta.dev(), meta.ino());
-        Ok((Root { device, inode, generation, digests, registered_boot_ns: boot_ns }, files))
+        let volume = volume.clone();
+        Ok((Root { identity, volume, generation, listing, digests, registered_boot_ns: boot_ns }, files))
     }
 
     /// An absolute path; a relative one through the writer's directory, while the writer still has it.

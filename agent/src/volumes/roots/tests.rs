@@ -1,5 +1,7 @@
 //! Volumes written as a kubelet does, and renames as the kernel reports them.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use super::*;
 use crate::clock;
 use crate::kernel::{RenameCall, Task};
@@ -81,7 +83,8 @@ fn shown(outcome: &Outcome) -> String {
             let changed = swap.changed.as_ref().expect("small files");
             format!("{} -> {}: {}", swap.previous, swap.generation, changed.join(" "))
         }
-        Outcome::Mounted => "mounted".to_owned(),
+        Outcome::Mounted(_) => "mounted".to_owned(),
+        Outcome::Known => "known".to_owned(),
         Outcome::Rejected(why) => format!("{why:?}"),
     }
 }
@@ -101,7 +104,7 @@ fn a_volume_that_was_there_before_is_registered_by_the_scan() {
     assert_eq!(kubelet.roots.scan(2_000), 1);
     // Its mount's record comes late: it is known already.
     let rename = kubelet.record();
-    assert_eq!(kubelet.judge(&rename), "mounted");
+    assert_eq!(kubelet.judge(&rename), "known");
     assert_eq!(kubelet.swap("..2", &[("a", "2")]), "..1 -> ..2: a");
     // A later scan must not take a swap for known before its record is judged.
     kubelet.write("..3", &[("a", "3")]);
@@ -179,6 +182,25 @@ fn a_volume_that_was_set_up_again_is_a_new_one() {
     std::fs::remove_dir_all(kubelet.volume()).expect("removes");
     std::fs::rename(&aside, kubelet.volume()).expect("renames");
     assert_eq!(kubelet.swap("..9", &[("a", "9")]), "mounted");
+}
+
+#[test]
+fn a_volume_that_was_set_up_again_with_the_same_inode_is_a_new_one() {
+    let mut kubelet = Kubelet::new();
+    assert_eq!(kubelet.swap("..1", &[("a", "1")]), "mounted");
+    let inode = |k: &Kubelet| std::fs::metadata(k.volume()).expect("is there").ino();
+    let first = inode(&kubelet);
+    // Most file systems give a freed number out again soon, some of them at once.
+    for _ in 0..100 {
+        std::fs::remove_dir_all(kubelet.volume()).expect("removes");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::fs::create_dir(kubelet.volume()).expect("makes a folder");
+        if inode(&kubelet) == first {
+            assert_eq!(kubelet.swap("..9", &[("a", "9")]), "mounted");
+            return;
+        }
+    }
+    println!("SKIPPED: this file system does not give an inode number out again");
 }
 
 #[test]

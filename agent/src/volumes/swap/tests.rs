@@ -34,8 +34,11 @@ fn swap(volume: &str, changed: Option<&[&str]>) -> Swap {
             plugin: "kubernetes.io~projected".into(),
             volume: volume.into(),
         },
+        id: crate::kernel::VolumeId { device: 1, inode: 2 },
         generation: "..2".into(),
         previous: "..1".into(),
+        previous_listing: None,
+        listing: None,
         changed: changed.map(owned),
         files,
     }
