@@ -26,6 +26,17 @@ impl Attributes {
         self.0.get(name)?.as_u64()
     }
 
+    /// A list of texts; what is none is left out.
+    pub(crate) fn texts(&self, name: &str) -> Vec<&str> {
+        let list = self.0.get(name).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// Yes or no.
+    pub(crate) fn is(&self, name: &str) -> Option<bool> {
+        self.0.get(name)?.as_bool()
+    }
+
     /// `memhog (4242)`, from whichever of the two is known.
     pub(crate) fn process(&self, command: &str, pid: Option<u64>) -> String {
         match (self.text(command), pid) {

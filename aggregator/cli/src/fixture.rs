@@ -251,7 +251,11 @@ pub(crate) fn reload_facts() -> Vec<Event> {
                 Severity::Warning,
                 "sidecar did not open flags again",
             )),
-            &[(attribute::STALE_AFTER_S, json!(30))],
+            &[
+                (attribute::STALE_AFTER_S, json!(30)),
+                (attribute::STALE_FILES, json!(["flags.yaml", "b", "c"])),
+                (attribute::STALE_WAS_READ_BEFORE, json!(false)),
+            ],
         )
     });
     facts

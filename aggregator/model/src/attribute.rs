@@ -56,6 +56,10 @@ pub const FILE: &str = "aftertrace.file";
 pub const READ_LATENCY_US: &str = "aftertrace.read.latency_us";
 /// Seconds from the swap after which a volume counts as stale.
 pub const STALE_AFTER_S: &str = "aftertrace.stale.after_s";
+/// Paths within the volume of the files that were not opened again: a list of texts.
+pub const STALE_FILES: &str = "aftertrace.stale.files";
+/// Whether the container had opened one of those files before the swap; absent where that is not known.
+pub const STALE_WAS_READ_BEFORE: &str = "aftertrace.stale.was_read_before";
 
 /// A text attribute of an event.
 #[must_use]
@@ -67,4 +71,11 @@ pub fn text<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
 #[must_use]
 pub fn number(event: &Event, name: &str) -> Option<u64> {
     event.attributes.get(name)?.as_u64()
+}
+
+/// A list of texts of an event; what is no text in it is left out, and no list is an empty one.
+#[must_use]
+pub fn texts<'a>(event: &'a Event, name: &str) -> Vec<&'a str> {
+    let list = event.attributes.get(name).and_then(|value| value.as_array());
+    list.into_iter().flatten().filter_map(|value| value.as_str()).collect()
 }

@@ -1,9 +1,10 @@
 //! Which facts of stale configuration still stand: those that nothing has ended since.
 //!
-//! A `config_stale` or `config_watched` ends with a later read of that volume by the same container (a read is a
-//! fact only of a new generation), a restart of the container, the deletion of the pod, or a later fact of the
-//! same sort. A `subPath` mount ends with the container only: no read can show what is never mounted. The SQL
-//! macro `stale_configs` says the same, and a test compares the two.
+//! A `config_stale` or `config_watched` ends with a restart of the container, the deletion of the pod, a later
+//! fact of the same sort, or a later read of the volume by the same container (a read is a fact only of what a
+//! swap brought). One that names files ends once each of them was read or named again. A `subPath` mount ends
+//! with the container only: no read can show what is never mounted. The SQL macro `stale_configs` says the same,
+//! and a test compares the two.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,31 +56,33 @@ pub(super) fn facts(recall: &Recall, query: &FactQuery) -> Result<(Vec<Arc<Event
     for end in &ends {
         of_pod.entry(end.pod_uid()).or_default().push(end);
     }
-    let stands = |fact: &Arc<Event>| {
+    let still = |fact: &&Arc<Event>| {
         let of_pod = fact.pod_uid().and_then(|uid| of_pod.get(&Some(uid)));
-        !of_pod.into_iter().flatten().any(|end| ends_it(fact, end))
+        stands(fact, of_pod.map_or(&[], Vec::as_slice))
     };
-    Ok((candidates.iter().filter(|fact| stands(fact)).cloned().collect(), is_cut))
+    Ok((candidates.iter().filter(still).cloned().collect(), is_cut))
 }
 
-/// Whether the one fact ends the other; both are of the same pod.
-fn ends_it(fact: &Event, end: &Event) -> bool {
-    let volume = |event| attribute::text(event, attribute::VOLUME_NAME);
-    let same_volume = volume(fact) == volume(end) && fact.container == end.container;
-    let is_later = (end.occurred.at, end.event_id) > (fact.occurred.at, fact.event_id);
+/// Whether a fact stands after these facts of the same pod.
+fn stands(fact: &Event, of_pod: &[&Event]) -> bool {
+    let files: BTreeSet<_> = attribute::texts(fact, attribute::STALE_FILES).into_iter().collect();
+    let mut open = files.clone();
+    for end in of_pod {
+        if ends_with(fact, end) {
+            return false;
+        }
+        let Some(named) = takes_the_place(fact, end) else { continue };
+        if files.is_empty() || named.is_empty() {
+            return false;
+        }
+        open.retain(|file| !named.contains(file));
+    }
+    files.is_empty() || !open.is_empty()
+}
+
+/// Whether the container or pod of the fact ended.
+fn ends_with(fact: &Event, end: &Event) -> bool {
     match end.kind {
-        Kind::ConfigStale | Kind::ConfigWatched => {
-            end.kind == fact.kind
-                && is_later
-                && same_volume
-                && object(fact) == object(end)
-                && fact.pid == end.pid
-                && (fact.kind == Kind::ConfigStale || fact.reason == end.reason)
-        }
-        Kind::ConfigRead => {
-            let same_object = object(fact).zip(object(end)).is_none_or(|(a, b)| a == b);
-            fact.reason.as_deref() != Some("sub_path") && same_volume && same_object && is_later
-        }
         Kind::ContainerTerminated => fact.container_id.is_some() && fact.container_id == end.container_id,
         Kind::ProcessStarted | Kind::ContainerStarted => {
             let is_another = fact.container_id.is_some()
@@ -87,11 +90,41 @@ fn ends_it(fact: &Event, end: &Event) -> bool {
                 && fact.container_id != end.container_id;
             is_another
                 && fact.container == end.container
-                && fact.restart_count.zip(end.restart_count).map_or(is_later, |(before, now)| now > before)
+                && fact
+                    .restart_count
+                    .zip(end.restart_count)
+                    .map_or_else(|| is_later(fact, end), |(before, now)| now > before)
         }
         Kind::ObjectDeleted => true,
         _ => false,
     }
+}
+
+/// The files of which a later fact says something newer; an empty list stands for all of them.
+fn takes_the_place<'a>(fact: &Event, end: &'a Event) -> Option<Vec<&'a str>> {
+    let volume = |event| attribute::text(event, attribute::VOLUME_NAME);
+    if volume(fact) != volume(end) || fact.container != end.container || !is_later(fact, end) {
+        return None;
+    }
+    match end.kind {
+        Kind::ConfigStale | Kind::ConfigWatched => {
+            let is_same = end.kind == fact.kind
+                && object(fact) == object(end)
+                && fact.pid == end.pid
+                && (fact.kind == Kind::ConfigStale || fact.reason == end.reason);
+            is_same.then(|| attribute::texts(end, attribute::STALE_FILES))
+        }
+        Kind::ConfigRead => {
+            let same_object = object(fact).zip(object(end)).is_none_or(|(a, b)| a == b);
+            (same_object && fact.reason.as_deref() != Some("sub_path"))
+                .then(|| attribute::text(end, attribute::FILE).into_iter().collect())
+        }
+        _ => None,
+    }
+}
+
+fn is_later(fact: &Event, end: &Event) -> bool {
+    (end.occurred.at, end.event_id) > (fact.occurred.at, fact.event_id)
 }
 
 fn object(event: &Event) -> Option<(&str, &str, &str)> {

@@ -175,7 +175,9 @@ fn sort(event: &Event) -> Option<Sort> {
         Kind::OomKill => Some(Sort::Failure),
         Kind::ContainerTerminated => (event.severity == Severity::Error).then_some(Sort::Failure),
         Kind::ProcessKilled if event.reason.as_deref() == Some("SIGKILL") => Some(Sort::Failure),
-        Kind::ProcessKilled | Kind::ConfigStale => Some(Sort::Trouble),
+        Kind::ProcessKilled => Some(Sort::Trouble),
+        // One that never read the files before may never need them.
+        Kind::ConfigStale => (event.severity > Severity::Info).then_some(Sort::Trouble),
         Kind::ProcessExited => {
             let by_signal = attribute::number(event, attribute::EXIT_SIGNAL).is_some();
             (by_signal && event.episode_id.is_none()).then_some(Sort::Trouble)

@@ -145,6 +145,7 @@ async fn what_why_starts_from_is_the_newest_of_the_surest_sort() {
         signal(fact("killed", Kind::ProcessKilled, 3), "SIGTERM"),
         fact("swapped", Kind::ConfigRead, 2),
         fact("swapped", Kind::ProcessExited, 3),
+        Event { severity: Severity::Info, ..fact("swapped", Kind::ConfigStale, 4) },
         Event { severity: Severity::Info, ..fact("swapped", Kind::ContainerTerminated, 4) },
     ]);
     setup.agent("node1").await.deliver(1, items(&events, &[])).await;

@@ -124,13 +124,26 @@ async fn stale_configuration_that_stands_is_the_same_everywhere() {
         ..volume(15, Kind::ConfigWatched, "stands", "..2", s(2))
     };
     let mut events = vec![swap, stands.clone(), superseded, again.clone(), watched.clone()];
+    let of_files = |mut fact: Event, files: &[&str]| {
+        fact.attributes.insert(attribute::STALE_FILES.to_owned(), files.into());
+        fact
+    };
+    let read_of = |n, pod: &str, file: &str| {
+        let mut read = volume(n, Kind::ConfigRead, pod, "..2", s(40));
+        read.attributes.insert(attribute::FILE.to_owned(), file.into());
+        read
+    };
+    let half = of_files(stale(16, "half", "..2", "not_reopened", s(31)), &["a", "b"]);
+    let whole = of_files(stale(17, "whole", "..2", "not_reopened", s(31)), &["a", "b"]);
+    events.extend([half.clone(), whole, read_of(18, "half", "a")]);
+    events.extend([read_of(19, "whole", "a"), read_of(20, "whole", "b")]);
     for group in [read_later, read_newer, restarted, ended, sub_path.clone()] {
         events.extend(group);
     }
     let edges = edges(&events);
     let mut agent = setup.agent("node1").await;
     agent.deliver(1, items(&events, &edges)).await;
-    let expected = names(&[&watched, &stands, &sub_path[0], &again]);
+    let expected = names(&[&watched, &stands, &sub_path[0], &half, &again]);
 
     let request = || proto::TimelineRequest { standing: true, with_edges: true, ..Default::default() };
     let from_memory = ask(&setup, request()).await;
@@ -162,7 +175,13 @@ async fn stale_configuration_that_stands_is_the_same_everywhere() {
                    volume || ' ' || coalesce(object_name, '') FROM stale_configs()";
     assert_eq!(
         by_sql(&path, swapped),
-        ["true  flags ", "true 30.0 flags flags", "false 30.0 flags flags", "false 30.0 flags flags"]
+        [
+            "true  flags ",
+            "true 30.0 flags flags",
+            "false 30.0 flags flags",
+            "false 30.0 flags flags",
+            "false 30.0 flags flags",
+        ]
     );
     setup.start().await;
     assert_eq!(ids(&ask(&setup, request()).await), expected, "from segments");

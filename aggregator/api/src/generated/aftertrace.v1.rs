@@ -868,7 +868,7 @@ pub struct TimelineRequest {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
-    /// Only facts that nothing has ended yet: for config_stale and config_watched a later read of the volume, a
+    /// Only facts that nothing has ended yet: for config_stale and config_watched a later read of the files, a
     /// restart of the container, the deletion of the pod, or a later fact of the same sort. `kinds` may name
     /// these two only; empty means both.
     #[prost(bool, tag = "9")]

@@ -75,12 +75,17 @@ fn facts(answer: &TimelineResponse, context: &Context) -> String {
         let attributes = Attributes::of(e);
         let text = |name| attributes.text(name).unwrap_or_default().to_owned();
         let swapped = swaps(answer, e).last().map(|edge| edge.cause_occurred_at_us);
+        let mut reason = e.reason.clone().unwrap_or_else(|| e.kind.clone());
+        if attributes.is(attribute::STALE_WAS_READ_BEFORE) == Some(false) {
+            reason.push_str(NEVER_READ);
+        }
         let mut row = vec![
             e.pod.as_ref().map_or_else(String::new, |pod| format!("{}/{}", pod.namespace, pod.name)),
             e.container.clone().unwrap_or_default(),
-            e.reason.clone().unwrap_or_else(|| e.kind.clone()),
+            reason,
             e.object.as_ref().map_or_else(String::new, |o| format!("{}/{}", o.kind.to_lowercase(), o.name)),
             text(attribute::VOLUME_NAME),
+            files(&attributes),
             swapped.map_or_else(String::new, |us| context.clock.instant(us)),
             swapped.map_or_else(String::new, |us| {
                 clock::span(context.clock.now.timestamp().as_microsecond().saturating_sub(us).max(0))
@@ -98,12 +103,26 @@ fn facts(answer: &TimelineResponse, context: &Context) -> String {
         row
     });
     let mut header =
-        vec!["POD", "CONTAINER", "REASON", "OBJECT", "VOLUME", "SWAPPED", "STALE FOR", "PROCESS"];
+        vec!["POD", "CONTAINER", "REASON", "OBJECT", "VOLUME", "FILES", "SWAPPED", "STALE FOR", "PROCESS"];
     if context.is_wide() {
         header.extend(["GENERATION", "HELD", "NODE", "EVENT_ID"]);
     }
     table(&header, rows, context.screen.width)
 }
+
+/// Behind the reason of a container that never opened the files before either: it may not need them.
+const NEVER_READ: &str = " (never read)";
+
+/// `app.conf, b.conf and 3 more`
+fn files(attributes: &Attributes) -> String {
+    let files = attributes.texts(attribute::STALE_FILES);
+    let more = files.len().saturating_sub(FILES_NAMED_MAX);
+    let named = files[..files.len().min(FILES_NAMED_MAX)].join(", ");
+    if more > 0 { format!("{named} and {more} more") } else { named }
+}
+
+/// Most files named in a row.
+const FILES_NAMED_MAX: usize = 2;
 
 /// What each reason that occurs means, once.
 fn explain(events: &[Event], width: Option<usize>, out: &mut String) {

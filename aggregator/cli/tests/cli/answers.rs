@@ -141,8 +141,9 @@ fn stale_lists_what_stands_with_its_swap() {
     );
     assert!(rows[1].join(" ").ends_with("reloader (4300)"), "{out}");
     assert_eq!(
-        rows[2][..7].join(" "),
-        "shop/checkout-7d9 sidecar not_reopened configmap/flags config 2026-11-20 10:52:03.043700"
+        rows[2][..14].join(" "),
+        "shop/checkout-7d9 sidecar not_reopened (never read) configmap/flags config flags.yaml, b and 1 more \
+         2026-11-20 10:52:03.043700"
     );
     assert!(out.contains("not_reopened: the files were not opened") && !out.contains("subPath"), "{out}");
     let asked = fake.asked().timeline.remove(0);

@@ -30,6 +30,11 @@ fn life(kind: Kind, second: i64, id: &str, restart_count: i32) -> Event {
     Event { container_id: Some(id.to_owned()), restart_count: Some(restart_count), ..event(2, kind, second) }
 }
 
+/// Whether the one fact, alone, ends the other.
+fn ends_it(fact: &Event, end: &Event) -> bool {
+    !stands(fact, &[end])
+}
+
 #[test]
 fn a_later_read_of_the_volume_ends_it() {
     let fact = stale("not_reopened");
@@ -74,4 +79,25 @@ fn a_later_fact_of_the_same_sort_takes_its_place() {
     assert!(ends_it(&watched(7, 100), &later(watched(7, 200))));
     assert!(!ends_it(&watched(7, 100), &later(watched(8, 200))), "another process");
     assert!(!ends_it(&fact, &watched(7, 200)), "another sort");
+}
+
+#[test]
+fn each_file_that_was_named_has_to_be_read() {
+    let of_files = |mut fact: Event, files: &[&str]| {
+        fact.attributes.insert(attribute::STALE_FILES.to_owned(), files.into());
+        fact
+    };
+    let read = |sequence, file: &str| {
+        let mut read = volume(sequence, Kind::ConfigRead, 101);
+        read.attributes.insert(attribute::FILE.to_owned(), file.into());
+        read
+    };
+    let fact = of_files(stale("not_reopened"), &["a", "b"]);
+    let (a, b, c) = (read(2, "a"), read(3, "b"), read(4, "c"));
+    assert!(stands(&fact, &[&a]) && stands(&fact, &[&c, &a]), "b was not");
+    assert!(!stands(&fact, &[&b, &c, &a]));
+    let again = of_files(volume(9, Kind::ConfigStale, 200), &["b", "c"]);
+    assert!(stands(&fact, &[&again]), "of a nothing newer is said");
+    assert!(!stands(&fact, &[&again, &a]));
+    assert!(!stands(&fact, &[&volume(5, Kind::ConfigRead, 101)]), "a read that names no file is of all");
 }

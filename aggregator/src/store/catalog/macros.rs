@@ -17,8 +17,8 @@ const DEPTH_MAX: u32 = 8;
 const ANCHOR: &str = "SELECT b.id FROM (SELECT a.event_id AS id, a.occurred_at AS t, CASE \
      WHEN a.kind = 'oom_kill' OR (a.kind = 'container_terminated' AND a.severity = 'error') \
        OR (a.kind = 'process_killed' AND a.reason = 'SIGKILL') THEN 2 \
-     WHEN a.kind IN ('process_killed', 'config_stale') OR (a.kind = 'process_exited' AND a.episode_id IS NULL \
-       AND (a.attributes->>'process.exit.signal') IS NOT NULL) THEN 1 \
+     WHEN a.kind = 'process_killed' OR (a.kind = 'config_stale' AND a.severity <> 'info') \
+       OR (a.kind = 'process_exited' AND a.episode_id IS NULL AND (a.attributes->>'process.exit.signal') IS NOT NULL) THEN 1 \
      WHEN a.kind = 'config_swapped' THEN 0 END AS sort \
      FROM events a WHERE a.namespace = ns AND a.pod = pod_name AND a.kind IN ('oom_kill', 'process_killed', \
      'process_exited', 'container_terminated', 'config_stale', 'config_swapped')) b \
@@ -36,20 +36,16 @@ const OOM_KILLS: &str = "SELECT v.occurred_at, v.namespace, v.pod, v.container, 
      v.workload_kind, v.workload, v.node, v.cgroup_id, v.summary, v.episode_id, v.event_id FROM events v \
      WHERE v.kind = 'oom_kill' AND v.occurred_at >= since::TIMESTAMP ORDER BY v.occurred_at, v.event_id";
 
-/// Stale configuration that nothing has ended, as `Memory.Timeline` with `standing`.
-const STALE_CONFIGS: &str = "WITH facts AS (SELECT e.*, e.attributes->>'k8s.volume.name' AS volume \
+/// Stale configuration that nothing has ended, as `Memory.Timeline` with `standing`. A fact that names files has
+/// a row of `wanted` for each, and stands while one of them is left.
+const STALE_CONFIGS: &str = "WITH facts AS (SELECT e.*, e.attributes->>'k8s.volume.name' AS volume, \
+       e.attributes->>'aftertrace.file' AS file, \
+       from_json(e.attributes->'aftertrace.stale.files', '[\"VARCHAR\"]') AS files \
        FROM events e WHERE e.kind IN ('config_stale', 'config_watched', 'config_read', 'process_started', \
        'container_started', 'container_terminated', 'object_deleted')), \
-     swaps AS (SELECT w.effect_id, min(w.cause_occurred_at) AS swapped_at, list(w.cause_id ORDER BY w.cause_id) AS swap_ids \
-       FROM edges w WHERE w.cause_kind = 'config_swapped' GROUP BY w.effect_id) \
-     SELECT s.occurred_at, s.kind, s.reason, s.namespace, s.pod, s.container, s.object_kind, s.object_name, \
-       s.volume, s.attributes->>'aftertrace.volume.generation' AS generation, \
-       s.attributes->>'aftertrace.volume.held_generation' AS held_generation, s.pid, \
-       s.attributes->>'process.command' AS command, p.swapped_at, \
-       (s.attributes->>'aftertrace.stale.after_s')::DOUBLE AS after_s, s.workload_kind, s.workload, s.node, \
-       s.summary, p.swap_ids, s.event_id \
-     FROM facts s LEFT JOIN swaps p ON p.effect_id = s.event_id \
-     WHERE s.kind IN ('config_stale', 'config_watched') AND NOT EXISTS (SELECT 1 FROM facts n \
+     wanted AS (SELECT s.*, unnest(CASE WHEN len(s.files) > 0 THEN s.files ELSE [NULL] END) AS open_file \
+       FROM facts s WHERE s.kind IN ('config_stale', 'config_watched')), \
+     standing AS (SELECT DISTINCT s.event_id FROM wanted s WHERE NOT EXISTS (SELECT 1 FROM facts n \
        WHERE n.pod_uid = s.pod_uid AND CASE n.kind \
        WHEN 'object_deleted' THEN true \
        WHEN 'container_terminated' THEN n.container_id = s.container_id \
@@ -57,20 +53,29 @@ const STALE_CONFIGS: &str = "WITH facts AS (SELECT e.*, e.attributes->>'k8s.volu
          AND n.volume IS NOT DISTINCT FROM s.volume AND n.container IS NOT DISTINCT FROM s.container \
          AND (n.object_name IS NULL OR s.object_name IS NULL OR (n.object_kind = s.object_kind \
            AND n.object_namespace = s.object_namespace AND n.object_name = s.object_name)) \
+         AND (s.open_file IS NULL OR n.file IS NULL OR n.file = s.open_file) \
          AND (n.occurred_at, n.event_id) > (s.occurred_at, s.event_id) \
        WHEN s.kind THEN n.volume IS NOT DISTINCT FROM s.volume AND n.container IS NOT DISTINCT FROM s.container \
          AND n.object_kind IS NOT DISTINCT FROM s.object_kind \
          AND n.object_namespace IS NOT DISTINCT FROM s.object_namespace \
          AND n.object_name IS NOT DISTINCT FROM s.object_name AND n.pid IS NOT DISTINCT FROM s.pid \
          AND (n.kind = 'config_stale' OR n.reason IS NOT DISTINCT FROM s.reason) \
+         AND (s.open_file IS NULL OR coalesce(len(n.files), 0) = 0 OR list_contains(n.files, s.open_file)) \
          AND (n.occurred_at, n.event_id) > (s.occurred_at, s.event_id) \
-       WHEN 'container_started' THEN n.container IS NOT DISTINCT FROM s.container \
+       ELSE n.kind IN ('container_started', 'process_started') AND n.container IS NOT DISTINCT FROM s.container \
          AND n.container_id <> s.container_id AND coalesce(n.restart_count > s.restart_count, \
-           (n.occurred_at, n.event_id) > (s.occurred_at, s.event_id)) \
-       WHEN 'process_started' THEN n.container IS NOT DISTINCT FROM s.container \
-         AND n.container_id <> s.container_id AND coalesce(n.restart_count > s.restart_count, \
-           (n.occurred_at, n.event_id) > (s.occurred_at, s.event_id)) \
-       ELSE false END) \
+           (n.occurred_at, n.event_id) > (s.occurred_at, s.event_id)) END)), \
+     swaps AS (SELECT w.effect_id, min(w.cause_occurred_at) AS swapped_at, \
+       list(w.cause_id ORDER BY w.cause_id) AS swap_ids \
+       FROM edges w WHERE w.cause_kind = 'config_swapped' GROUP BY w.effect_id) \
+     SELECT s.occurred_at, s.kind, s.reason, s.severity, s.namespace, s.pod, s.container, s.object_kind, \
+       s.object_name, s.volume, s.files, s.attributes->>'aftertrace.volume.generation' AS generation, \
+       s.attributes->>'aftertrace.volume.held_generation' AS held_generation, s.pid, \
+       s.attributes->>'process.command' AS command, p.swapped_at, \
+       (s.attributes->>'aftertrace.stale.after_s')::DOUBLE AS after_s, \
+       (s.attributes->>'aftertrace.stale.was_read_before')::BOOLEAN AS was_read_before, \
+       s.workload_kind, s.workload, s.node, s.summary, p.swap_ids, s.event_id \
+     FROM facts s JOIN standing t ON t.event_id = s.event_id LEFT JOIN swaps p ON p.effect_id = s.event_id \
      ORDER BY s.occurred_at, s.event_id";
 
 struct Macro {
