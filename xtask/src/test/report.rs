@@ -126,6 +126,15 @@ impl Report {
         }
     }
 
+    /// What another machine's report has, after what is here.
+    pub(crate) fn add(&mut self, mut other: Self) {
+        self.close_suite();
+        other.close_suite();
+        self.suites.append(&mut other.suites);
+        self.notes.append(&mut other.notes);
+        self.broken.append(&mut other.broken);
+    }
+
     /// Something that would have run, and could not.
     pub(crate) fn skip(&mut self, suite: &str, what: String, why: &str) {
         if self.suites.last().is_none_or(|last| last.name != suite) {
@@ -371,6 +380,22 @@ mod tests {
         assert!(finished("test a ... ok\n", 101).contains("crashed or was killed"));
         let none = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 9 filtered out\n";
         assert!(finished(none, 0).ends_with("0 passed, 1 failed, 0 skipped\n"));
+    }
+
+    #[test]
+    fn reports_of_several_machines_add_up() {
+        let mut all = Report::default();
+        for outcome in ["ok", "FAILED"] {
+            let mut one = Report::default();
+            one.begin(format!("kernel where it is {outcome}"));
+            one.feed(&format!("test a ... {outcome}"));
+            one.feed("test result: x.");
+            one.broke("stopped".to_owned());
+            all.add(one);
+        }
+        let text = all.render();
+        assert!(text.contains("kernel where it is FAILED: a\n  stopped\n  stopped\n"), "{text}");
+        assert!(text.ends_with("1 passed, 3 failed, 0 skipped\n"), "{text}");
     }
 
     #[test]

@@ -48,6 +48,11 @@ impl Guest<'_> {
         format!("Linux {}, {}", self.kernel.release, self.variant.name())
     }
 
+    /// How it is called before each line of its output.
+    pub(crate) fn short_name(&self) -> String {
+        format!("{} {}", self.kernel.series.name(), self.variant.slug())
+    }
+
     /// Boots it, gives each line of its programs to `line`, and waits until it powers off. A machine that
     /// panics, hangs or stops early is an error with the end of its console.
     pub(crate) fn run(
