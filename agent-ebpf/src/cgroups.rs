@@ -13,7 +13,7 @@ use aftertrace_ebpf_common::{
     loss::Loss,
     record::{ABSENT_U64, AwaitedName, CgroupChange, kind, pod_level},
 };
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{bindings::BPF_EXIST, macros::raw_tracepoint, programs::RawTracePointContext};
 
 use crate::{
     emit::{boot_ns, header, reserve},
@@ -49,7 +49,6 @@ fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
 
 /// Where a task is in the kubelet's tree.
 #[derive(Clone, Copy)]
-#[allow(dead_code, reason = "the subjects that ask come next")]
 pub(crate) struct Place {
     /// The kernfs id of the nearest of the kubelet's cgroups, the task's own or one above it.
     pub(crate) id: u64,
@@ -67,23 +66,24 @@ pub(crate) fn is_in_pod(task: u64) -> bool {
 }
 
 /// Where the task is in the kubelet's tree; nothing if it is outside.
+///
+/// What cannot be read ends the walk at once: the verifier follows every way through a loop, and takes those
+/// for one that end alike.
 #[inline(always)]
 pub(crate) fn place_of(task: u64) -> Option<Place> {
     let mut css = memcg::state_of(task);
     for below in 0..MAX_MEMCG_LEVELS as u32 {
-        if css == 0 {
-            break;
-        }
-        let cgroup = memcg::cgroup_of(css);
-        let id = id_of(cgroup);
+        let cgroup = value::<u64>(css, config!(offsets.css_cgroup))?;
+        let node = value::<u64>(cgroup, config!(offsets.cgroup_kn))?;
+        let id = value::<u64>(node, config!(offsets.kernfs_id))?;
         if let Some(level) = level_of(id) {
             return Some(Place { id, level, below });
         }
         // Nearly every task of the host is known by its depth alone.
         if below == 0 && !may_lie_below_a_member(cgroup) {
-            break;
+            return None;
         }
-        css = pointer(css, config!(offsets.css_parent));
+        css = value::<u64>(css, config!(offsets.css_parent))?;
     }
     None
 }
@@ -117,7 +117,8 @@ fn made(cgroup: u64) {
     if id == ABSENT_U64 {
         return;
     }
-    if POD_CGROUPS.insert(id, level, 0).is_err() {
+    let flag = if level == pod_level::MEMBER { pod_level::AWAITS_EXEC } else { 0 };
+    if POD_CGROUPS.insert(id, level | flag, 0).is_err() {
         count(Loss::CgroupTableFull);
     }
     tell(kind::CGROUP_MADE, id, parent_id, level, name_of(cgroup));
@@ -162,14 +163,33 @@ fn awaited(parent_id: u64, cgroup: u64) -> Option<u32> {
 }
 
 /// The level of a cgroup that is kept.
-#[expect(unsafe_code, reason = "the map's value is shared kernel memory")]
 #[inline(always)]
 fn level_of(id: u64) -> Option<u32> {
+    value_of(id).map(|value| value & pod_level::LEVEL)
+}
+
+/// What is kept of a cgroup.
+#[expect(unsafe_code, reason = "the map's value is shared kernel memory")]
+#[inline(always)]
+fn value_of(id: u64) -> Option<u32> {
     if id == ABSENT_U64 {
         return None;
     }
-    // SAFETY: a value is four aligned bytes and written once, when its cgroup is made.
+    // SAFETY: a value is four aligned bytes, written when its cgroup is made and once more at its first exec.
     unsafe { POD_CGROUPS.get(id) }.copied()
+}
+
+/// Whether a pod's member was made while the programs watched, and its init has not executed its program.
+#[inline(always)]
+pub(crate) fn awaits_exec(member: u64) -> bool {
+    value_of(member).is_some_and(|value| value & pod_level::AWAITS_EXEC != 0)
+}
+
+/// The init of a pod's member has executed its program.
+#[inline(always)]
+pub(crate) fn has_executed(member: u64) {
+    // Only where it is kept still: its cgroup outlives it, but a table that was full may not have it.
+    let _ = POD_CGROUPS.insert(member, pod_level::MEMBER, u64::from(BPF_EXIST));
 }
 
 /// Whether a cgroup is of the hierarchy that has the memory controller.
@@ -198,6 +218,6 @@ fn id_of(cgroup: u64) -> u64 {
 
 /// The address of a directory's name.
 #[inline(always)]
-fn name_of(cgroup: u64) -> u64 {
+pub(crate) fn name_of(cgroup: u64) -> u64 {
     pointer(pointer(cgroup, config!(offsets.cgroup_kn)), config!(offsets.kernfs_name))
 }

@@ -7,7 +7,8 @@
 //! - [`oom_decision`]: why the OOM killer kills; the one that needs the privileged tier
 //! - [`reclaim`]: what the allocator did before, from which the limit that fired follows
 //! - [`oom`]: who the OOM killer kills, in which cgroups, on whose behalf
-//! - [`exit`]: when those victims are gone
+//! - [`lifetime`], [`exit`]: when the inits of containers begin and end, and when those victims do
+//! - [`signal`]: who sends SIGKILL or SIGTERM to such an init
 //! - [`swap`]: renames onto `..data`, by which a kubelet publishes a volume's new content
 //! - [`read_file`]: who opens a file of such a volume first
 //!
@@ -22,6 +23,8 @@ mod cgroups;
 mod dentry;
 mod emit;
 mod exit;
+mod init;
+mod lifetime;
 mod maps;
 mod memcg;
 mod oom;
@@ -29,6 +32,7 @@ mod oom_decision;
 mod read;
 mod read_file;
 mod reclaim;
+mod signal;
 mod swap;
 mod task;
 

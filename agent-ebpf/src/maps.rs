@@ -58,9 +58,18 @@ pub(crate) static RECLAIM_STALLS: LruHashMap<u64, Stall> =
 pub(crate) static PENDING_RENAMES: LruHashMap<u32, PendingRename> =
     LruHashMap::with_max_entries(limits::MAX_PENDING_RENAMES, 0);
 
+/// Processes whose last thread was seen to exit; the value says nothing.
+#[map]
+pub(crate) static EXITED: LruHashMap<ProcessId, u32> = LruHashMap::with_max_entries(limits::MAX_EXITED, 0);
+
+/// By init and the cgroup that signals it: how often it did.
+#[map]
+pub(crate) static SIGNAL_COUNTS: LruHashMap<SignalPair, SignalCount> =
+    LruHashMap::with_max_entries(limits::MAX_SIGNAL_PAIRS, 0);
+
 /// By kernfs id: the kubelet's cgroups of the hierarchy with the memory controller, down to the members of
-/// pods, each with its [`level`](aftertrace_ebpf_common::record::pod_level). Filled by the agent, kept up by
-/// [`crate::cgroups`].
+/// pods, each with its level and flags ([`pod_level`](aftertrace_ebpf_common::record::pod_level)). Filled by
+/// the agent, kept up by [`crate::cgroups`].
 #[map]
 pub(crate) static POD_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(limits::MAX_POD_CGROUPS, 0);
 
@@ -168,6 +177,40 @@ pub(crate) struct Stall {
     pub(crate) total_ns: u64,
     /// Reclaims.
     pub(crate) count: u64,
+}
+
+/// A process in this boot.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct ProcessId {
+    /// When it was made.
+    pub(crate) start_boot_ns: u64,
+    /// Its id.
+    pub(crate) tgid: u32,
+    /// Zero; the kernel compares the whole key.
+    pub(crate) padding: u32,
+}
+
+/// A container's init and a cgroup that signals it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct SignalPair {
+    /// The kernfs id of the sender's memory cgroup.
+    pub(crate) sender_memcg: u64,
+    /// The kernfs id of the pod's member that the init is in.
+    pub(crate) target_member: u64,
+}
+
+/// Signals of one pair.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct SignalCount {
+    /// When the present window began, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub(crate) since_boot_ns: u64,
+    /// Signals told in this window.
+    pub(crate) told: u32,
+    /// Signals not told since the last record.
+    pub(crate) untold: u32,
 }
 
 /// A rename between entry and return.

@@ -1,6 +1,7 @@
 //! One `task_struct` → [`Task`]: who it is, by ids, start time and name.
 
 use aftertrace_ebpf_common::{
+    config::NO_OFFSET,
     limits::COMM_BYTES,
     record::{ABSENT_U32, ABSENT_U64, Task},
 };
@@ -9,7 +10,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_tas
 
 use crate::{
     maps::config,
-    read::{pointer, value},
+    read::{kernel_string, pointer, value},
 };
 
 /// Reads the identity of the task at `task`; each fact that is missing is absent by itself.
@@ -24,6 +25,29 @@ pub(crate) fn identity(task: u64) -> Task {
         uid: value(pointer(task, config!(offsets.task_real_cred)), config!(offsets.cred_uid))
             .unwrap_or(ABSENT_U32),
         comm: value(task, config!(offsets.task_comm)).unwrap_or([0; COMM_BYTES]),
+    }
+}
+
+/// Writes the identity of the task at `task`, field by field: the verifier does not follow what lies in a
+/// record, so that a fact that is missing makes no further way through the program.
+#[expect(unsafe_code, reason = "the record lies in the ring buffer, which only a pointer reaches")]
+#[inline(always)]
+pub(crate) fn write_identity(task: u64, into: *mut Task) {
+    let uid = value(pointer(task, config!(offsets.task_real_cred)), config!(offsets.cred_uid));
+    let comm = match config!(offsets.task_comm) {
+        NO_OFFSET => 0,
+        _ if task == 0 => 0,
+        offset => task + u64::from(offset),
+    };
+    // SAFETY: `into` is a whole Task in reserved ring-buffer memory, which the verifier checks.
+    unsafe {
+        (&raw mut (*into).start_boot_ns).write(start_boot_ns(task));
+        (&raw mut (*into).process_start_boot_ns).write(process_start_boot_ns(task));
+        (&raw mut (*into).tid).write(value(task, config!(offsets.task_pid)).unwrap_or(ABSENT_U32));
+        (&raw mut (*into).tgid).write(value(task, config!(offsets.task_tgid)).unwrap_or(ABSENT_U32));
+        (&raw mut (*into).ns_tgid).write(ns_tgid(task));
+        (&raw mut (*into).uid).write(uid.unwrap_or(ABSENT_U32));
+        kernel_string(comm, &raw mut (*into).comm);
     }
 }
 

@@ -45,7 +45,8 @@ pub use load::{Attached, Kernel, KernelConfig, LoadError};
 pub use loss::{KernelLoss, LossReason, Losses};
 pub use pod_cgroups::{FoundCgroup, KubeletCgroups, PodCgroups};
 pub use record::{
-    CgroupChange, Charge, ChargedLevel, Exit, FileOpen, LastReclaim, Limit, MemcgLevel, OomConstraint,
-    OomDecision, OomKill, OomLimit, OomRole, OpenCall, PodLevel, Record, Rename, RenameCall, Task, VolumeId,
+    CgroupChange, Charge, ChargedLevel, Exec, Exit, FileOpen, InitExit, InitPlace, LastReclaim, Limit,
+    MemcgLevel, OomConstraint, OomDecision, OomKill, OomLimit, OomRole, OpenCall, PodLevel, Record, Rename,
+    RenameCall, Signal, SignalBy, SignalResult, Task, VolumeId,
 };
 pub use volumes::WatchedVolumes;

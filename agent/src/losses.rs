@@ -113,15 +113,15 @@ pub(crate) fn of_kernel(loss: LossReason) -> Option<(&'static str, GapReason, &'
     const SWAP: &str = "kernel/volume_swap";
     const PROCESS: &str = "kernel/lifetime";
     const READ: &str = "kernel/config_read";
+    const SIGNAL: &str = "kernel/signal";
     let loss = match loss {
         LossReason::Program(loss) => loss,
         LossReason::Recursion { hook } => {
-            let component = if hook.contains("rename") {
-                SWAP
-            } else if hook.contains("open") {
-                READ
-            } else {
-                OOM
+            let component = match hook {
+                hook if hook.contains("rename") => SWAP,
+                hook if hook.contains("open") => READ,
+                hook if hook.contains("cgroup_") || hook.contains("sched_process_") => PROCESS,
+                _ => OOM,
             };
             return Some((component, RingFull, "the kernel skipped a run of a program"));
         }
@@ -130,7 +130,7 @@ pub(crate) fn of_kernel(loss: LossReason) -> Option<(&'static str, GapReason, &'
     Some(match loss {
         Loss::RingFullOomKill => (OOM, RingFull, "no room in the ring for an OOM kill"),
         Loss::RingFullRename => (SWAP, RingFull, "no room in the ring for a rename"),
-        Loss::RingFullExit => (OOM, RingFull, "no room in the ring for a victim's exit"),
+        Loss::RingFullExit => (PROCESS, RingFull, "no room in the ring for an exit"),
         Loss::ReadFailed => (OOM, KernelReadFailed, "a field could not be read"),
         Loss::PathUnreadable => (SWAP, KernelReadFailed, "a rename's path could not be read"),
         Loss::PathTruncated => (SWAP, PathTruncated, "a rename's path was too long"),
@@ -142,6 +142,11 @@ pub(crate) fn of_kernel(loss: LossReason) -> Option<(&'static str, GapReason, &'
         Loss::RenameTableFull => (SWAP, RingFull, "the table of pending renames was full"),
         Loss::LevelsTruncated => (OOM, PathTruncated, "a cgroup lies too deep for a record"),
         Loss::RingFullCgroup => (PROCESS, RingFull, "no room in the ring for a cgroup of a pod"),
+        Loss::RingFullExec => (PROCESS, RingFull, "no room in the ring for the start of a container's init"),
+        Loss::RingFullSignal => (SIGNAL, RingFull, "no room in the ring for a signal to a container's init"),
+        Loss::SignalFlood => {
+            (SIGNAL, RingFull, "one sender signalled one init too often to be told each time")
+        }
         Loss::CgroupTableFull => (PROCESS, RingFull, "the table of the pods' cgroups was full"),
         Loss::RingFullRead => (READ, RingFull, "no room in the ring for an open of a volume's file"),
         Loss::RingFullOomDecision => (OOM, RingFull, "no room in the ring for an OOM decision"),

@@ -229,6 +229,7 @@ impl Pipeline {
             Record::CgroupMade(made) => self.containers.made(&made, &self.parts.cgroup_root),
             Record::CgroupGone(gone) => self.containers.gone(&gone),
             Record::Exit(exit) => self.attribute(Waiting::Exit(exit)).await,
+            Record::Exec(_) | Record::InitExit(_) | Record::Signal(_) => {}
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Offsets {
     pub task_real_cred: u32,
     /// `task_struct.real_parent`, the process that made it or inherited it.
     pub task_real_parent: u32,
+    /// `task_struct.group_leader`, the process's first thread.
+    pub task_group_leader: u32,
     /// `task_struct.mm`.
     pub task_mm: u32,
     /// `task_struct.signal`.
@@ -50,8 +52,6 @@ pub struct Offsets {
     pub task_nsproxy: u32,
     /// `task_struct.exit_code`.
     pub task_exit_code: u32,
-    /// `task_struct.group_leader`, the process's first thread.
-    pub task_group_leader: u32,
     /// `task_struct.active_memcg`, which it charges instead of its own while set.
     pub task_active_memcg: u32,
     /// `mm_struct.owner`, whose memory cgroup page faults are charged to.
@@ -60,6 +60,12 @@ pub struct Offsets {
     pub cred_uid: u32,
     /// `signal_struct.live.counter`, the threads still alive.
     pub signal_live: u32,
+    /// `signal_struct.flags` (`SIGNAL_GROUP_EXIT`).
+    pub signal_flags: u32,
+    /// `kernel_siginfo.si_code`.
+    pub siginfo_code: u32,
+    /// `linux_binprm.filename`.
+    pub binprm_filename: u32,
     /// `signal_struct.group_exit_code`.
     pub signal_group_exit_code: u32,
     /// `signal_struct.oom_score_adj`.
@@ -184,16 +190,19 @@ impl Offsets {
         task_start_boottime: NO_OFFSET,
         task_real_cred: NO_OFFSET,
         task_real_parent: NO_OFFSET,
+        task_group_leader: NO_OFFSET,
         task_mm: NO_OFFSET,
         task_signal: NO_OFFSET,
         task_cgroups: NO_OFFSET,
         task_nsproxy: NO_OFFSET,
         task_exit_code: NO_OFFSET,
-        task_group_leader: NO_OFFSET,
         task_active_memcg: NO_OFFSET,
         mm_owner: NO_OFFSET,
         cred_uid: NO_OFFSET,
         signal_live: NO_OFFSET,
+        signal_flags: NO_OFFSET,
+        siginfo_code: NO_OFFSET,
+        binprm_filename: NO_OFFSET,
         signal_group_exit_code: NO_OFFSET,
         signal_oom_score_adj: NO_OFFSET,
         signal_tgid_pid: NO_OFFSET,
@@ -316,5 +325,5 @@ impl Config {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 73 * 4);
-const _: () = assert!(size_of::<Config>() == 73 * 4 + 3 * 24 + 6 * 4);
+const _: () = assert!(size_of::<Offsets>() == 76 * 4);
+const _: () = assert!(size_of::<Config>() == 76 * 4 + 3 * 24 + 6 * 4);

@@ -83,5 +83,28 @@ pub const MAX_SEEN_OPENS: u32 = 65_536;
 /// one, so no name is cut.
 pub const FILE_NAME_BYTES: usize = 256;
 
+/// Bytes kept of the path that an init executes, its terminating NUL included. A hint for people; a longer
+/// one is cut.
+pub const EXECUTABLE_BYTES: usize = 128;
+
+/// Cgroup names that say where a signal's sender is, its own first. `kubelet.service` lies two deep, a
+/// user's session three; what is above the fourth is left out.
+pub const MAX_SENDER_LEVELS: usize = 4;
+
+/// Last threads whose process's exit was told, so that it is told once. Only threads that exit at the same
+/// instant matter; the oldest entry is evicted (LRU).
+pub const MAX_EXITED: u32 = 1024;
+
+/// Pairs of a container's init and a sender's cgroup whose signals are counted. At most a handful of
+/// cgroups signal one init; the oldest entry is evicted (LRU), which lets its next signals be told again.
+pub const MAX_SIGNAL_PAIRS: u32 = 2048;
+
+/// Signals told of one pair within [`SIGNAL_WINDOW_NS`]; the others are counted in the next record and as
+/// [`crate::loss::Loss::SignalFlood`]. A kubelet sends two in thirty seconds.
+pub const MAX_SIGNALS_IN_WINDOW: u32 = 16;
+
+/// The window of [`MAX_SIGNALS_IN_WINDOW`], in nanoseconds.
+pub const SIGNAL_WINDOW_NS: u64 = 10_000_000_000;
+
 /// Bytes of the ring buffer unless the agent sets another size: about 240 OOM kills or 850 swaps.
 pub const DEFAULT_RING_BYTES: u32 = 1 << 20;

@@ -42,11 +42,17 @@ pub enum Loss {
     RingFullOomDecision = 16,
     /// A task's reclaim could not be remembered; which limit fired in its decisions is not known.
     ReclaimTableFull = 17,
+    /// The ring buffer had no room for an init's exec.
+    RingFullExec = 18,
+    /// The ring buffer had no room for a signal to an init.
+    RingFullSignal = 19,
+    /// One sender's cgroup signalled one init too often; the next record says how often.
+    SignalFlood = 20,
 }
 
 impl Loss {
     /// All reasons, in the order of their slots.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::RingFullOomKill,
         Self::RingFullRename,
         Self::RingFullExit,
@@ -65,6 +71,9 @@ impl Loss {
         Self::RingFullRead,
         Self::RingFullOomDecision,
         Self::ReclaimTableFull,
+        Self::RingFullExec,
+        Self::RingFullSignal,
+        Self::SignalFlood,
     ];
 
     /// The number of slots in the per-CPU array.

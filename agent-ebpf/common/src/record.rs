@@ -8,7 +8,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::limits::{
-    AWAITED_NAME_BYTES, CGROUP_NAME_BYTES, COMM_BYTES, FILE_NAME_BYTES, MAX_MEMCG_LEVELS, PATH_BYTES,
+    AWAITED_NAME_BYTES, CGROUP_NAME_BYTES, COMM_BYTES, EXECUTABLE_BYTES, FILE_NAME_BYTES, MAX_MEMCG_LEVELS,
+    MAX_SENDER_LEVELS, PATH_BYTES,
 };
 
 /// An absent 64-bit fact.
@@ -34,6 +35,12 @@ pub mod kind {
     pub const CGROUP_GONE: u32 = 11;
     /// [`super::FileOpen`].
     pub const FILE_OPEN: u32 = 20;
+    /// [`super::Exec`].
+    pub const EXEC: u32 = 12;
+    /// [`super::InitExit`].
+    pub const INIT_EXIT: u32 = 13;
+    /// [`super::Signal`].
+    pub const SIGNAL: u32 = 14;
 }
 
 /// What a cgroup is in the kubelet's tree: the values of the map `POD_CGROUPS` and of
@@ -47,6 +54,26 @@ pub mod pod_level {
     pub const POD: u32 = 3;
     /// A direct member of a pod: a container, its sandbox, or what a runtime puts beside them.
     pub const MEMBER: u32 = 4;
+
+    /// In a value of `POD_CGROUPS`, beside the level: the member was made while the programs watched, and its
+    /// init has not executed its program yet.
+    pub const AWAITS_EXEC: u32 = 1 << 8;
+    /// The bits of a value of `POD_CGROUPS` that are the level.
+    pub const LEVEL: u32 = 0xff;
+}
+
+/// Values of [`Signal::result`], the kernel's `TRACE_SIGNAL_*`.
+pub mod signal_result {
+    /// It will be handled, or it kills.
+    pub const DELIVERED: u32 = 0;
+    /// The process ignores it; an init ignores what it has no handler for.
+    pub const IGNORED: u32 = 1;
+    /// One of its kind waits already.
+    pub const ALREADY_PENDING: u32 = 2;
+    /// The queue of real-time signals was full.
+    pub const OVERFLOW_FAIL: u32 = 3;
+    /// It was queued without saying who sent it.
+    pub const LOSE_INFO: u32 = 4;
 }
 
 /// The key by which a cgroup is awaited that the kubelet has yet to make.
@@ -391,7 +418,85 @@ pub struct FileOpen {
 }
 
 const _: () = assert!(size_of::<FileOpen>() == 112 + 2 * FILE_NAME_BYTES);
+/// A container's init executes its program, once in the life of its cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct Exec {
+    /// `boot_ns` is the time when the new program was in place and had not run yet.
+    pub header: Header,
+    /// The init, by its new name.
+    pub task: Task,
+    /// Its parent: the runtime, or the shim that inherited it.
+    pub parent: Task,
+    /// The kernfs id of its memory cgroup.
+    pub memcg: u64,
+    /// The kernfs id of the member of the pod that this is or lies in.
+    pub member: u64,
+    /// The path that was executed, as given, NUL-terminated; first byte NUL when absent. A hint.
+    pub executable: [u8; EXECUTABLE_BYTES],
+}
+
+/// The end of a container's init that the OOM killer had not killed: its last thread exits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct InitExit {
+    /// `boot_ns` is the time of the exit.
+    pub header: Header,
+    /// Who exits: its last thread.
+    pub task: Task,
+    /// The kernfs id of its memory cgroup.
+    pub memcg: u64,
+    /// The kernfs id of the member of the pod that this is or lies in.
+    pub member: u64,
+    /// The status as `wait(2)` has it: the signal in the low 7 bits, the exit code above bit 8.
+    pub wait_status: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// A process sends SIGKILL or SIGTERM to a container's init.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct Signal {
+    /// `boot_ns` is the time when the kernel had decided what becomes of the signal.
+    pub header: Header,
+    /// The init, one of its threads.
+    pub target: Task,
+    /// Who sends.
+    pub sender: Task,
+    /// The kernfs id of the target's memory cgroup.
+    pub target_memcg: u64,
+    /// The kernfs id of the member of the pod that this is or lies in.
+    pub target_member: u64,
+    /// The kernfs id of the sender's memory cgroup.
+    pub sender_memcg: u64,
+    /// The kernfs id of the nearest of the kubelet's cgroups that holds the sender; absent if none does.
+    pub sender_place: u64,
+    /// The signal's number.
+    pub signal: u32,
+    /// One of [`signal_result`].
+    pub result: u32,
+    /// `si_code`, by which the sender sent it: `SI_USER` (0), `SI_QUEUE` (−1) or `SI_TKILL` (−6);
+    /// [`ABSENT_I32`] where the kernel passed nothing, as for `cgroup.kill`.
+    pub code: i32,
+    /// 1 if it went to the whole process, 0 if to one thread.
+    pub group: u32,
+    /// Signals of this sender's cgroup to this init that were not told since the last record.
+    pub untold: u32,
+    /// How many of `sender_levels` are filled.
+    pub sender_level_count: u32,
+    /// Names of the sender's memory cgroup and of those above it, without the root's; NUL-terminated.
+    pub sender_levels: [[u8; CGROUP_NAME_BYTES]; MAX_SENDER_LEVELS],
+}
+
 const _: () = assert!(size_of::<Header>() == 16);
+const _: () = assert!(size_of::<Exec>() == 32 + 2 * size_of::<Task>() + EXECUTABLE_BYTES);
+const _: () = assert!(size_of::<InitExit>() == 40 + size_of::<Task>());
+const _: () =
+    assert!(size_of::<Signal>() == 72 + 2 * size_of::<Task>() + MAX_SENDER_LEVELS * CGROUP_NAME_BYTES);
 const _: () = assert!(size_of::<AwaitedName>() == 8 + AWAITED_NAME_BYTES);
 const _: () = assert!(size_of::<CgroupChange>() == 40 + CGROUP_NAME_BYTES);
 const _: () = assert!(size_of::<Task>() == 48);

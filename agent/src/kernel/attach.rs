@@ -175,6 +175,11 @@ fn check_needs(subject: Subject, located: &Located) -> Result<(), HookError> {
             (o.inode_ino != NO_OFFSET, "an inode's number"),
             (o.sb_dev != NO_OFFSET, "a file system's device"),
         ],
+        Subject::Signal => &[
+            (o.task_tgid != NO_OFFSET, "a task's tgid"),
+            (o.task_pid != NO_OFFSET, "a task's tid"),
+            (o.siginfo_code != NO_OFFSET, "whether a signal comes from a process"),
+        ],
         Subject::Swap => {
             &[(o.task_tgid != NO_OFFSET, "a task's tgid"), (o.task_pid != NO_OFFSET, "a task's tid")]
         }

@@ -5,15 +5,19 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
-use aftertrace_ebpf_common::record::{
-    self as raw, ABSENT_I32, ABSENT_U32, ABSENT_U64, kind, last_reclaim, oom_role, open_call, pod_level,
-    rename_call,
+use aftertrace_ebpf_common::{
+    limits::CGROUP_NAME_BYTES,
+    record::{
+        self as raw, ABSENT_I32, ABSENT_U32, ABSENT_U64, kind, last_reclaim, oom_role, open_call, pod_level,
+        rename_call, signal_result,
+    },
 };
 use zerocopy::FromBytes;
 
 use super::record::{
-    CgroupChange, Charge, ChargedLevel, Exit, FileOpen, LastReclaim, Limit, MemcgLevel, OomConstraint,
-    OomDecision, OomKill, OomLimit, OomRole, OpenCall, PodLevel, Record, Rename, RenameCall, Task, VolumeId,
+    CgroupChange, Charge, ChargedLevel, Exec, Exit, FileOpen, InitExit, InitPlace, LastReclaim, Limit,
+    MemcgLevel, OomConstraint, OomDecision, OomKill, OomLimit, OomRole, OpenCall, PodLevel, Record, Rename,
+    RenameCall, Signal, SignalBy, SignalResult, Task, VolumeId,
 };
 
 /// The working directory in place of a directory's descriptor.
@@ -84,6 +88,9 @@ impl Decoder {
             kind::OOM_KILL => self.oom_kill(whole(bytes)?).map(|kill| Record::OomKill(Box::new(kill))),
             kind::RENAME => rename(whole(bytes)?).map(|rename| Record::Rename(Box::new(rename))),
             kind::EXIT => exit(whole(bytes)?).map(Record::Exit),
+            kind::EXEC => exec(whole(bytes)?).map(|exec| Record::Exec(Box::new(exec))),
+            kind::INIT_EXIT => init_exit(whole(bytes)?).map(Record::InitExit),
+            kind::SIGNAL => signal(whole(bytes)?).map(|signal| Record::Signal(Box::new(signal))),
             kind::CGROUP_MADE => cgroup_change(whole(bytes)?).map(Record::CgroupMade),
             kind::CGROUP_GONE => cgroup_change(whole(bytes)?).map(Record::CgroupGone),
             kind::FILE_OPEN => file_open(whole(bytes)?).map(|open| Record::FileOpen(Box::new(open))),
@@ -275,15 +282,81 @@ fn volume([device, inode]: raw::VolumeKey) -> Result<VolumeId, DecodeError> {
 }
 
 fn exit(raw: &raw::Exit) -> Result<Exit, DecodeError> {
-    let status = known_u32(raw.wait_status);
-    let signal = status.map(|status| status & 0x7f).filter(|&signal| signal != 0);
+    let (signal, code) = ended_by(raw.wait_status);
     Ok(Exit {
         boot_ns: raw.header.boot_ns,
         kill_boot_ns: raw.kill_boot_ns,
         task: task(&raw.task)?,
         signal,
-        code: status.filter(|_| signal.is_none()).map(|status| (status >> 8) & 0xff),
+        code,
     })
+}
+
+/// The signal that ended a process, or else the code it exited with, of a status as `wait(2)` has it.
+fn ended_by(wait_status: u32) -> (Option<u32>, Option<u32>) {
+    let status = known_u32(wait_status);
+    let signal = status.map(|status| status & 0x7f).filter(|&signal| signal != 0);
+    (signal, status.filter(|_| signal.is_none()).map(|status| (status >> 8) & 0xff))
+}
+
+fn exec(raw: &raw::Exec) -> Result<Exec, DecodeError> {
+    let executable = until_nul(&raw.executable);
+    Ok(Exec {
+        boot_ns: raw.header.boot_ns,
+        task: task(&raw.task)?,
+        parent: task(&raw.parent).ok(),
+        place: init_place(raw.memcg, raw.member)?,
+        executable: (!executable.is_empty()).then(|| String::from_utf8_lossy(executable).into_owned()),
+    })
+}
+
+fn init_exit(raw: &raw::InitExit) -> Result<InitExit, DecodeError> {
+    let (signal, code) = ended_by(raw.wait_status);
+    Ok(InitExit {
+        boot_ns: raw.header.boot_ns,
+        task: task(&raw.task)?,
+        place: init_place(raw.memcg, raw.member)?,
+        signal,
+        code,
+    })
+}
+
+fn signal(raw: &raw::Signal) -> Result<Signal, DecodeError> {
+    let levels = raw.sender_levels.get(..raw.sender_level_count as usize);
+    let name = |name: &[u8; CGROUP_NAME_BYTES]| String::from_utf8_lossy(until_nul(name)).into_owned();
+    Ok(Signal {
+        boot_ns: raw.header.boot_ns,
+        target: task(&raw.target)?,
+        place: init_place(raw.target_memcg, raw.target_member)?,
+        sender: task(&raw.sender)?,
+        sender_memcg: known(raw.sender_memcg),
+        sender_place: known(raw.sender_place),
+        sender_levels: levels.ok_or(DecodeError::Unknown("level count"))?.iter().map(name).collect(),
+        signal: raw.signal,
+        result: match raw.result {
+            signal_result::DELIVERED | signal_result::LOSE_INFO => SignalResult::Delivered,
+            signal_result::IGNORED => SignalResult::Ignored,
+            signal_result::ALREADY_PENDING => SignalResult::AlreadyPending,
+            // Only real-time signals overflow a queue.
+            _ => return Err(DecodeError::Unknown("result")),
+        },
+        by: match raw.code {
+            0 => SignalBy::Kill,
+            -1 => SignalBy::Queue,
+            -6 => SignalBy::Tkill,
+            ABSENT_I32 => SignalBy::Untold,
+            _ => return Err(DecodeError::Unknown("code")),
+        },
+        is_group: raw.group != 0,
+        untold: raw.untold,
+    })
+}
+
+fn init_place(memcg: u64, member: u64) -> Result<InitPlace, DecodeError> {
+    match (known(memcg), known(member)) {
+        (Some(memcg), Some(member)) => Ok(InitPlace { memcg, member }),
+        _ => Err(DecodeError::NoIdentity),
+    }
 }
 
 fn cgroup_change(raw: &raw::CgroupChange) -> Result<CgroupChange, DecodeError> {

@@ -13,6 +13,8 @@ pub enum Subject {
     Reclaim,
     /// Why the OOM killer kills.
     OomDecision,
+    /// Who sends SIGKILL or SIGTERM to the init of a container.
+    Signal,
     /// Whom the OOM killer kills.
     OomKill,
     /// Which cgroups are the kubelet's, and when processes in them begin and end.
@@ -25,8 +27,15 @@ pub enum Subject {
 
 impl Subject {
     /// All subjects, in the order in which they are attached: what a hook hands on to is there before it.
-    pub const ALL: [Self; 6] =
-        [Self::Lifetime, Self::Reclaim, Self::OomDecision, Self::OomKill, Self::Read, Self::Swap];
+    pub const ALL: [Self; 7] = [
+        Self::Lifetime,
+        Self::Signal,
+        Self::Reclaim,
+        Self::OomDecision,
+        Self::OomKill,
+        Self::Read,
+        Self::Swap,
+    ];
 
     /// The name in `aft status` and in losses.
     #[must_use]
@@ -36,6 +45,7 @@ impl Subject {
             Self::OomDecision => "oom_decision",
             Self::OomKill => "oom_kill",
             Self::Lifetime => "lifetime",
+            Self::Signal => "signal",
             Self::Swap => "swap",
             Self::Read => "config_read",
         }
@@ -53,6 +63,9 @@ impl Subject {
                 "constraint, allocation flags and total pages of an OOM decision",
                 "the limit that fired, where decisions for two limits of one container coincide",
             ],
+            (Self::Lifetime | Self::Signal, _) => {
+                &["inits of containers whose pod shares its processes' namespace, or the host's"]
+            }
             _ => &[],
         }
     }

@@ -65,6 +65,9 @@ impl LossReason {
             Self::Program(Loss::RingFullRead) => "ring_full_config_read",
             Self::Program(Loss::RingFullOomDecision) => "ring_full_oom_decision",
             Self::Program(Loss::ReclaimTableFull) => "reclaim_table_full",
+            Self::Program(Loss::RingFullExec) => "ring_full_exec",
+            Self::Program(Loss::RingFullSignal) => "ring_full_signal",
+            Self::Program(Loss::SignalFlood) => "signal_flood",
             Self::Recursion { .. } => "recursion_miss",
             Self::Malformed => "malformed_record",
         }

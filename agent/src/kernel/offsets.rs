@@ -65,7 +65,6 @@ pub struct Located {
     pub missing: Vec<MissingFact>,
 }
 
-const EXIT: &[Subject] = &[Subject::Lifetime];
 const OOM: &[Subject] = &[Subject::OomKill, Subject::OomDecision];
 const SWAP: &[Subject] = &[Subject::Swap];
 const READ: &[Subject] = &[Subject::Read];
@@ -73,7 +72,9 @@ const DECISION: &[Subject] = &[Subject::OomDecision];
 const RECLAIM: &[Subject] = &[Subject::Reclaim];
 const EVERY: &[Subject] = &Subject::ALL;
 /// What is filtered by the cgroup of a task needs these.
-const CGROUPS: &[Subject] = &[Subject::OomKill, Subject::Lifetime, Subject::Read];
+const CGROUPS: &[Subject] = &[Subject::OomKill, Subject::Lifetime, Subject::Signal, Subject::Read];
+const LIFETIME: &[Subject] = &[Subject::Lifetime];
+const SIGNAL: &[Subject] = &[Subject::Signal];
 
 /// A path to a member: its structure, and the steps from there.
 type Path<'s> = (&'static str, &'s [Step<'s>]);
@@ -169,18 +170,28 @@ fn tasks(f: &mut Finder<'_, '_>) {
     f.find("a task's memory", OOM, |o| &mut o.task_mm, 8, &[(task, &[Member("mm")])]);
     f.find("a task's signal state", EVERY, |o| &mut o.task_signal, 8, &[(task, &[Member("signal")])]);
     f.find("a task's cgroups", CGROUPS, |o| &mut o.task_cgroups, 8, &[(task, &[Member("cgroups")])]);
-    f.find("a thread's exit code", EXIT, |o| &mut o.task_exit_code, 4, &[(task, &[Member("exit_code")])]);
+    f.find("a thread's exit code", LIFETIME, |o| &mut o.task_exit_code, 4, &[(task, &[Member("exit_code")])]);
 
     let leader = [Member("group_leader")];
     f.find("a process's start time", EVERY, |o| &mut o.task_group_leader, 8, &[(task, &leader)]);
 
     let signal = "signal_struct";
     let live = [Member("live"), Member("counter")];
-    f.find("which thread exits last", EXIT, |o| &mut o.signal_live, 4, &[(signal, &live)]);
+    f.find("which thread exits last", LIFETIME, |o| &mut o.signal_live, 4, &[(signal, &live)]);
     let group = [Member("group_exit_code")];
-    f.find("a process's exit code", EXIT, |o| &mut o.signal_group_exit_code, 4, &[(signal, &group)]);
+    f.find("a process's exit code", LIFETIME, |o| &mut o.signal_group_exit_code, 4, &[(signal, &group)]);
     let adj = [Member("oom_score_adj")];
     f.find("the victim's oom_score_adj", OOM, |o| &mut o.signal_oom_score_adj, 2, &[(signal, &adj)]);
+
+    let flags = [Member("flags")];
+    f.find("whether a process is exiting", SIGNAL, |o| &mut o.signal_flags, 4, &[(signal, &flags)]);
+    let code = [Member("si_code")];
+    let siginfo = "kernel_siginfo";
+    let fact = "whether a signal comes from a process";
+    f.find(fact, SIGNAL, |o| &mut o.siginfo_code, 4, &[(siginfo, &code)]);
+    let filename = [Member("filename")];
+    let bprm = "linux_binprm";
+    f.find("what is executed", LIFETIME, |o| &mut o.binprm_filename, 8, &[(bprm, &filename)]);
 
     let fact = "a process's id in its own pid namespace";
     if let Some(tgid) = f.enumerator(fact, EVERY, "pid_type", "PIDTYPE_TGID") {

@@ -60,6 +60,7 @@ pub(super) const PLANS: &[Plan] = &[
         hooks: &[
             hook("cgroup_mkdir", "raw_tp:cgroup_mkdir"),
             hook("cgroup_rmdir", "raw_tp:cgroup_rmdir"),
+            hook("sched_process_exec", "raw_tp:sched_process_exec"),
             hook("sched_process_exit", "raw_tp:sched_process_exit"),
         ],
         enough: Enough::All,
@@ -86,6 +87,12 @@ pub(super) const PLANS: &[Plan] = &[
         tier: Tier::Tracepoint,
         // Nothing of its own: each kill carries what the decision is derived from.
         hooks: &[],
+        enough: Enough::All,
+    },
+    Plan {
+        subject: Subject::Signal,
+        tier: Tier::Tracepoint,
+        hooks: &[hook("signal_sent", "raw_tp:signal_generate")],
         enough: Enough::All,
     },
     Plan {

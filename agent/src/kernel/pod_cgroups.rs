@@ -22,6 +22,11 @@ use zerocopy::IntoBytes as _;
 use super::{load::LoadError, record::PodLevel};
 use crate::attribute::cgroup_name::CgroupRoot;
 
+/// `bpf(2)`: insert only what is not there.
+const BPF_NOEXIST: u64 = 1;
+/// The same error number on all of Linux's architectures.
+const EEXIST: i32 = 17;
+
 /// [`AwaitedName`] as the map's key; the loader takes arrays of bytes.
 type AwaitedKey = [u8; size_of::<AwaitedName>()];
 
@@ -121,9 +126,14 @@ impl PodCgroups {
             }
         }
         for cgroup in &found {
-            if let Err(error) = self.levels.insert(cgroup.kernfs_id, raw(cgroup.level), 0) {
-                warn!(%error, cgroups = found.len(), "the table of the pods' cgroups takes no more");
-                break;
+            // What a program has put there says more, and stays.
+            match self.levels.insert(cgroup.kernfs_id, raw(cgroup.level), BPF_NOEXIST) {
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(EEXIST) => {}
+                Ok(()) => {}
+                Err(error) => {
+                    warn!(%error, cgroups = found.len(), "the table of the pods' cgroups takes no more");
+                    break;
+                }
             }
         }
         let there: HashSet<u64> = found.iter().map(|cgroup| cgroup.kernfs_id).collect();

@@ -17,6 +17,12 @@ pub enum Record {
     Rename(Box<Rename>),
     /// An OOM victim is gone.
     Exit(Exit),
+    /// A container's init executes its program.
+    Exec(Box<Exec>),
+    /// A container's init is gone, and the OOM killer had not killed it.
+    InitExit(InitExit),
+    /// A container's init is sent SIGKILL or SIGTERM by a process.
+    Signal(Box<Signal>),
     /// A cgroup of the kubelet's was made.
     CgroupMade(CgroupChange),
     /// A cgroup of the kubelet's is gone.
@@ -374,6 +380,123 @@ pub struct Exit {
     pub signal: Option<u32>,
     /// The code it exited with by itself; nothing if a signal ended it, or the kernel did not tell.
     pub code: Option<u32>,
+}
+
+/// Where the init of a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InitPlace {
+    /// The kernfs id of its memory cgroup.
+    pub memcg: u64,
+    /// The kernfs id of the member of the pod that this is or lies in: the container's own cgroup.
+    pub member: u64,
+}
+
+/// A container's init executes its program: the start of the container, once in the life of its cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// When the program was in place and had not run yet, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// The init, by its new name.
+    pub task: Task,
+    /// Its parent: the runtime, or the shim that inherited it. Nothing if the kernel did not tell.
+    pub parent: Option<Task>,
+    /// Where it is.
+    pub place: InitPlace,
+    /// The path that was executed, as given, at most 127 bytes. A hint.
+    pub executable: Option<String>,
+}
+
+/// The end of a container's init that the OOM killer had not killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitExit {
+    /// When its last thread exited, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// The thread that exited last.
+    pub task: Task,
+    /// Where it was.
+    pub place: InitPlace,
+    /// The signal it died of; nothing if it exited by itself, or the kernel did not tell.
+    pub signal: Option<u32>,
+    /// The code it exited with by itself; nothing if a signal ended it, or the kernel did not tell.
+    pub code: Option<u32>,
+}
+
+/// A signal from a process to a container's init.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// When the kernel had decided what becomes of it, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// The thread of the init that it was sent to, or by which it was found.
+    pub target: Task,
+    /// Where the init is.
+    pub place: InitPlace,
+    /// Who sent it.
+    pub sender: Task,
+    /// The kernfs id of the sender's memory cgroup.
+    pub sender_memcg: Option<u64>,
+    /// The kernfs id of the nearest of the kubelet's cgroups that holds the sender; nothing if none does.
+    pub sender_place: Option<u64>,
+    /// Names of the sender's memory cgroup and of those above it, at most four, without the root's.
+    pub sender_levels: Vec<String>,
+    /// The signal's number: 9 or 15.
+    pub signal: u32,
+    /// What the kernel did with it.
+    pub result: SignalResult,
+    /// How it was sent.
+    pub by: SignalBy,
+    /// Whether it went to the whole process rather than to one thread.
+    pub is_group: bool,
+    /// Signals of this sender's cgroup to this init that were not told since the record before.
+    pub untold: u32,
+}
+
+/// What the kernel did with a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalResult {
+    /// It will be handled, or it kills.
+    Delivered,
+    /// The process ignores it; an init ignores what it has no handler for.
+    Ignored,
+    /// One of its kind waits already.
+    AlreadyPending,
+}
+
+impl SignalResult {
+    /// The name in events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Ignored => "ignored",
+            Self::AlreadyPending => "already_pending",
+        }
+    }
+}
+
+/// How a process sent a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalBy {
+    /// `kill(2)`, or `pidfd_send_signal(2)`.
+    Kill,
+    /// `sigqueue(3)`.
+    Queue,
+    /// `tkill(2)` or `tgkill(2)`.
+    Tkill,
+    /// A kernel function that tells no more: `cgroup.kill`, or the death of a parent that was asked for.
+    Untold,
+}
+
+impl SignalBy {
+    /// The name in events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Queue => "sigqueue",
+            Self::Tkill => "tkill",
+            Self::Untold => "untold",
+        }
+    }
 }
 
 /// A cgroup of the kubelet's tree, in the hierarchy that has the memory controller, was made or removed.
