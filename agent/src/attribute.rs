@@ -7,5 +7,6 @@
 pub(crate) mod cgroup_name;
 pub(crate) mod containers;
 pub(crate) mod init;
+pub(crate) mod log_links;
 pub(crate) mod pending;
 pub(crate) mod pods;

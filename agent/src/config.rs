@@ -58,6 +58,9 @@ pub struct Args {
     /// that polls needs more than its period.
     #[arg(long, env = "AFTERTRACE_STALE_AFTER", default_value_t = 300)]
     pub stale_after: u32,
+    /// Where the kubelet keeps its containers' logs: their links name containers that no status has listed.
+    #[arg(long, env = "AFTERTRACE_LOG_ROOT", default_value = "/var/log")]
+    pub log_root: PathBuf,
     /// Fail at start where the kernel cannot be watched, instead of going on with the API's evidence alone.
     #[arg(long, env = "AFTERTRACE_REQUIRE_KERNEL")]
     pub require_kernel: bool,
@@ -120,6 +123,7 @@ pub struct Config {
     /// `None` where this machine has no memory controller: no pressure is seen then.
     pub(crate) cgroupfs: Option<Cgroupfs>,
     pub(crate) proc: PathBuf,
+    pub(crate) log_root: PathBuf,
     /// After how many microseconds what was not opened is stale.
     pub(crate) stale_after_us: i64,
     pub(crate) require_kernel: bool,
@@ -156,6 +160,7 @@ impl TryFrom<Args> for Config {
             cgroup_root: CgroupRoot::parse(&args.cgroup_root),
             cgroupfs,
             proc: absolute("--proc", args.proc)?,
+            log_root: absolute("--log-root", args.log_root)?,
             stale_after_us: i64::from(args.stale_after) * 1_000_000,
             require_kernel: args.require_kernel,
         })

@@ -18,6 +18,7 @@ mod attribute;
 mod watch;
 
 mod episode;
+mod lifetimes;
 mod pressure;
 mod reload;
 mod volumes;
@@ -153,6 +154,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
         origin: config.origin,
         cgroup_root: config.cgroup_root.clone(),
         proc: config.proc,
+        log_root: config.log_root,
         roots,
         pressure: config.cgroupfs.map(|fs| Pressure::new(fs, config.cgroup_root)),
         correlator: Correlator::new(tail),

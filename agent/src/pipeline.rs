@@ -5,6 +5,8 @@
 //! its pod is tried again whenever a pod changes.
 
 mod attributed;
+mod claims;
+mod processes;
 mod reloads;
 
 use std::collections::{BTreeSet, HashMap};
@@ -20,6 +22,7 @@ use tracing::{debug, trace};
 
 use crate::attribute::cgroup_name::CgroupRoot;
 use crate::attribute::containers::Containers;
+use crate::attribute::log_links::LogLinks;
 use crate::attribute::pending::Pending;
 use crate::attribute::pods::Pods;
 use crate::clock;
@@ -30,6 +33,7 @@ use crate::export::GivenKey;
 use crate::kernel::{
     Exit, FoundCgroup, Losses, OomKill, PodCgroups, Record, Rename, Subject, WallClock, WatchedVolumes,
 };
+use crate::lifetimes::Lifetime;
 use crate::losses::{Ledger, loses_opens, of_kernel};
 use crate::pressure::Pressure;
 use crate::reload::{Read, Reload};
@@ -62,6 +66,7 @@ enum Waiting {
     },
     /// For its kill, too.
     Exit(Exit),
+    Lifetime(Lifetime),
     Swap {
         swap: Box<Swap>,
         rename: Box<Rename>,
@@ -85,6 +90,8 @@ pub(crate) struct Parts {
     pub(crate) origin: Origin,
     pub(crate) cgroup_root: CgroupRoot,
     pub(crate) proc: std::path::PathBuf,
+    /// Where the kubelet keeps its containers' logs.
+    pub(crate) log_root: std::path::PathBuf,
     pub(crate) roots: Roots,
     pub(crate) pressure: Option<Pressure>,
     pub(crate) correlator: Correlator,
@@ -118,6 +125,9 @@ pub(crate) struct Pipeline {
     facts: Facts,
     pods: Pods,
     containers: Containers,
+    log_links: LogLinks,
+    /// Whether a fact waits for a cgroup that is not known.
+    lacks_cgroups: bool,
     reload: Reload,
     /// Whether kernel records wait to be taken in.
     records_wait: bool,
@@ -145,6 +155,8 @@ impl Pipeline {
         }
         Self {
             containers,
+            log_links: LogLinks::new(&parts.log_root),
+            lacks_cgroups: false,
             reload: Reload::new(sees_opens.then(clock::now)),
             records_wait: false,
             facts: Facts::new(parts.origin.clone()),
@@ -229,7 +241,9 @@ impl Pipeline {
             Record::CgroupMade(made) => self.containers.made(&made, &self.parts.cgroup_root),
             Record::CgroupGone(gone) => self.containers.gone(&gone),
             Record::Exit(exit) => self.attribute(Waiting::Exit(exit)).await,
-            Record::Exec(_) | Record::InitExit(_) | Record::Signal(_) => {}
+            Record::Exec(exec) => self.lived(Lifetime::Started(exec)).await,
+            Record::InitExit(exit) => self.lived(Lifetime::Exited(exit)).await,
+            Record::Signal(signal) => self.lived(Lifetime::Signalled(signal)).await,
         }
     }
 
@@ -307,6 +321,7 @@ impl Pipeline {
     async fn tick(&mut self) {
         let now = clock::now();
         self.scan_cgroups();
+        self.look_for_owners(now).await;
         if self.pending.is_due(now) {
             self.settle_pending(now).await;
         }

@@ -2,6 +2,7 @@
 
 use aftertrace_model::{Event, EventId, GapReason, Timestamp};
 
+use super::claims::Claim;
 use super::{Pipeline, Waiting};
 use crate::attribute::cgroup_name::{Cgroup, CgroupUid, ContainerId, components};
 use crate::attribute::init::container_init;
@@ -18,6 +19,8 @@ use crate::volumes::swap;
 enum Owner {
     /// A container whose pod says so.
     Container { uid: CgroupUid, id: ContainerId },
+    /// A container that its pod's status does not list, and who claims it instead.
+    Claimed { uid: CgroupUid, id: ContainerId, claim: Claim },
     /// A member of a pod that is no container.
     Pod { uid: CgroupUid },
     /// No pod.
@@ -56,6 +59,7 @@ impl Pipeline {
         match waiting {
             Waiting::Kill { kill, member } => self.try_kill(kill, member, patience).await,
             Waiting::Exit(exit) => self.try_exit(exit, patience).await,
+            Waiting::Lifetime(fact) => self.try_lifetime(fact, patience).await,
             Waiting::Swap { swap, rename } => self.try_swap(swap, rename, patience).await,
             Waiting::Read(read) => self.try_read(read, patience).await,
         }
@@ -63,7 +67,7 @@ impl Pipeline {
 
     /// Whether the kill was emitted.
     async fn try_kill(&mut self, kill: &OomKill, member: &Member, patience: Patience) -> bool {
-        let (owner, read_from) = self.owner(kill);
+        let (owner, read_from) = self.owner(kill, patience);
         let must_wait = match owner {
             Owner::Unknown { .. } => true,
             // The episode is told before its members.
@@ -97,8 +101,13 @@ impl Pipeline {
             ReadFrom::Proc => "proc",
         };
         event.attributes.insert("aftertrace.cgroup.read_from".to_owned(), read_from.into());
-        if matches!(owner, Owner::Unknown { .. } | Owner::Unreadable) {
-            let detail = format!("{place}; the kill was kept without a pod");
+        let lacks = match owner {
+            Owner::Unknown { .. } | Owner::Unreadable => Some("pod"),
+            Owner::Claimed { claim: Claim::Pod(_), .. } => Some("container"),
+            _ => None,
+        };
+        if let Some(lacks) = lacks {
+            let detail = format!("{place}; the kill was kept without a {lacks}");
             self.parts.ledger.add("agent/attribute", GapReason::Unattributed, occurred.at, 1, &detail);
         }
         let let_go = self.victims.told(kill, &event);
@@ -167,7 +176,7 @@ impl Pipeline {
     }
 
     /// Whose cgroup it was: by the kernel's record, else by `/proc`, which may already be another's.
-    fn owner(&self, kill: &OomKill) -> (Owner, ReadFrom) {
+    fn owner(&mut self, kill: &OomKill, patience: Patience) -> (Owner, ReadFrom) {
         let root = &self.parts.cgroup_root;
         let (cgroup, read_from) = match episode::classify(kill, root) {
             Some(cgroup) => (Some(cgroup), ReadFrom::Kernel),
@@ -177,9 +186,10 @@ impl Pipeline {
         let owner = match cgroup {
             None => Owner::Unreadable,
             Some(Cgroup::Outside) => Owner::Outside,
-            Some(Cgroup::Container { uid, id, .. }) => match self.pods.find(&uid, &id) {
-                Some(_) => Owner::Container { uid, id },
-                None => Owner::Unknown { uid },
+            Some(Cgroup::Container { uid, id, .. }) => match self.claim(&uid, &id, patience) {
+                Some(Claim::Status) => Owner::Container { uid, id },
+                Some(Claim::Nobody) | None => Owner::Unknown { uid },
+                Some(claim) => Owner::Claimed { uid, id, claim },
             },
             Some(Cgroup::Pod { uid }) => match self.pods.get(uid.as_str()) {
                 Some(_) => Owner::Pod { uid },
@@ -211,6 +221,18 @@ impl Pipeline {
                 event.container_init = if known.shares_pids { None } else { container_init(kill, id) };
                 let container = aftertrace_model::text::escape(&life.container);
                 format!("in container {container} of {}", draft::pod_name(&known.pod))
+            }
+            Owner::Claimed { uid, id, claim } => {
+                let place = self.tie_claim(event, uid, id, claim);
+                // Where nothing says whether pids are shared, another id than 1 tells nothing.
+                let known = self.pods.get(uid.as_str());
+                event.container_init = match (container_init(kill, id), known) {
+                    _ if matches!(claim, Claim::Pod(_)) => None,
+                    (_, Some(known)) if known.shares_pids => None,
+                    (Some(false), None) => None,
+                    (is_init, _) => is_init,
+                };
+                format!("in {place}")
             }
             Owner::Pod { uid } => {
                 let Some(known) = self.pods.get(uid.as_str()) else { return String::new() };

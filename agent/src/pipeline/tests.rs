@@ -42,6 +42,7 @@ impl Bench {
             origin: Origin { cluster: "c".into(), node: "n".into() },
             cgroup_root: CgroupRoot::default(),
             proc: "/proc".into(),
+            log_root: dir.path().join("log"),
             roots: Roots::new(dir.path(), std::path::Path::new("/proc"), None, key),
             pressure: None,
             correlator: Correlator::new(Vec::new()),
@@ -134,9 +135,9 @@ async fn a_kill_waits_for_its_pod_and_is_then_told_whole() {
 }
 
 #[tokio::test]
-async fn a_kill_that_nobody_claims_is_told_without_a_pod_and_counted() {
+async fn a_kill_that_no_status_claims_is_told_without_a_container_and_counted() {
     let mut bench = Bench::new();
-    // The uid is known, but its status lists another container: a name is a hint.
+    // The cgroup's place names the pod, but the status lists another container.
     bench.apply(pod(UID, OTHER)).await;
     bench.kill(marked(1, 10, None, ID)).await;
     assert!(bench.items().await.0.is_empty());
@@ -144,9 +145,9 @@ async fn a_kill_that_nobody_claims_is_told_without_a_pod_and_counted() {
     bench.pipeline.spool_gaps(clock::now(), true).await;
     let (events, _, gaps) = bench.items().await;
     assert_eq!(kinds(&events), [Kind::OomEpisode, Kind::OomKill]);
-    assert!(events.iter().all(|e| e.pod.is_none() && e.container_id.is_none()));
+    assert!(events.iter().all(|e| e.pod_uid() == Some(UID) && e.container_id.is_none()));
     assert_eq!(events[1].container_init, None);
-    assert_eq!(events[1].attributes["aftertrace.hint.pod.uid"], UID);
+    assert_eq!(events[1].attributes["aftertrace.hint.container.id"], ID);
     let gap = gaps.iter().find(|g| g.reason == GapReason::Unattributed).expect("it is counted");
     assert_eq!(gap.count, 1);
 }
@@ -284,3 +285,5 @@ async fn s06_gives_the_recorded_edge() {
     let Some(edges) = replay("s06-shortlived", &[("ed6428", KMSG_S06)]).await else { return };
     assert_eq!(edges, ["oom_kill 0 -> container_terminated 0"]);
 }
+
+mod processes;

@@ -1,0 +1,69 @@
+//! Starts, ends and signals of containers' inits → events with their container.
+
+use aftertrace_model::{GapReason, Timestamp};
+
+use super::claims::Claim;
+use super::{Pipeline, Waiting};
+use crate::attribute::cgroup_name::Cgroup;
+use crate::attribute::pending::Patience;
+use crate::lifetimes::{self, Lifetime};
+
+impl Pipeline {
+    /// An init did or suffered something.
+    pub(super) async fn lived(&mut self, fact: Lifetime) {
+        self.attribute(Waiting::Lifetime(fact)).await;
+    }
+
+    /// Whether the fact was emitted.
+    pub(super) async fn try_lifetime(&mut self, fact: &Lifetime, patience: Patience) -> bool {
+        let cgroup = self.containers.get(fact.place().member).cloned();
+        let claimed = match &cgroup {
+            Some(Cgroup::Container { uid, id, .. }) => match self.claim(uid, id, patience) {
+                Some(claim) => Some((uid, id, claim)),
+                None => return false,
+            },
+            Some(_) => None,
+            None if patience == Patience::Wait => {
+                // The record of the cgroup's making was lost; a scan finds it while it is there.
+                self.lacks_cgroups = true;
+                return false;
+            }
+            None => None,
+        };
+        let sender = match fact {
+            Lifetime::Signalled(signal) => signal.sender_place.and_then(|id| self.containers.get(id)),
+            _ => None,
+        };
+        let sender = sender.cloned();
+        let occurred = self.at(fact.boot_ns());
+        let mut event = lifetimes::event(&self.parts.origin, fact, sender.as_ref(), occurred);
+        let place = match &claimed {
+            Some((uid, id, claim)) => {
+                let place = self.tie_claim(&mut event, uid, id, claim);
+                event.container_init = matches!(claim, Claim::Status | Claim::LogLink(_)).then_some(true);
+                place
+            }
+            None => "a process in a pod's cgroup that no runtime names so".to_owned(),
+        };
+        event.summary = lifetimes::summary(fact, &format!("the init of {place}"));
+        if !matches!(&claimed, Some((_, _, Claim::Status | Claim::LogLink(_) | Claim::Pod(_)))) {
+            let detail = format!("{place}; its {} was kept without a pod", event.kind);
+            self.parts.ledger.add("agent/attribute", GapReason::Unattributed, occurred.at, 1, &detail);
+        }
+        self.put_record(event).await;
+        true
+    }
+
+    /// Looks again for what facts wait for: cgroups whose making was lost, and log links.
+    pub(super) async fn look_for_owners(&mut self, now: Timestamp) {
+        self.log_links.look(now);
+        if !std::mem::take(&mut self.lacks_cgroups) {
+            return;
+        }
+        if let Some(kernel) = &mut self.parts.kernel {
+            kernel.found_cgroups = kernel.pod_cgroups.scan();
+            self.containers.found(&kernel.found_cgroups, &self.parts.cgroup_root);
+        }
+        self.settle_pending(now).await;
+    }
+}
