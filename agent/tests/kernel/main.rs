@@ -10,3 +10,4 @@ mod reads;
 mod refused;
 mod rename;
 mod ring;
+mod storm;
