@@ -1,10 +1,9 @@
-//! Measures kernel hook → decoded: from the boot time that the program took in the kernel to the moment that
-//! user space holds the checked record. Prints rows for `cargo xtask bench`.
+//! Kernel hook → decoded: from the boot time that the program took in the kernel to the moment that user space
+//! holds the checked record.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
-use aftertrace_agent::kernel::{Kernel, KernelConfig, Record, clock::boot_now_ns};
+use aftertrace_agent::kernel::{Kernel, Record, clock::boot_now_ns};
 use tokio::sync::mpsc;
 
 /// Swaps measured: enough for a 99th percentile of twenty.
@@ -13,20 +12,9 @@ const SWAPS: usize = 2_000;
 /// Between two swaps, so that each is drained alone, as on a quiet node.
 const PAUSE: Duration = Duration::from_millis(1);
 
-fn main() -> ExitCode {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime of one thread");
-    runtime.block_on(measure())
-}
-
-async fn measure() -> ExitCode {
-    let Kernel { attached, drain, .. } = match Kernel::load(&KernelConfig::default()) {
-        Ok(kernel) => kernel,
-        Err(error) => {
-            println!("SKIPPED: {error}");
-            return ExitCode::SUCCESS;
-        }
-    };
+/// Measures; the kernel was found to take the programs.
+pub(crate) async fn measure(kernel: Kernel) {
+    let Kernel { attached, drain, .. } = kernel;
     let (sender, mut records) = mpsc::channel(1024);
     tokio::spawn(async move { drain.run(sender).await.expect("the runtime has I/O enabled") });
     let folder = std::env::temp_dir().join(format!("aftertrace-bench-{}", std::process::id()));
@@ -60,7 +48,6 @@ async fn measure() -> ExitCode {
         let at = (waits_ns.len() * share / 100).min(waits_ns.len() - 1);
         println!("row\tkernel hook to decoded, {name}\t{:.1}\tµs\t{target}", micros(waits_ns[at]));
     }
-    ExitCode::SUCCESS
 }
 
 fn micros(ns: u64) -> f64 {
