@@ -4,17 +4,25 @@
 //! target`, the target empty where the design sets none, and `SKIPPED: <why>` where it cannot run. Figures are
 //! of this machine at this moment: they are shown, not judged.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::build::static_agent;
 use crate::setup::{self, Need, Tools};
 use crate::workspace::{Profile, Workspace};
 use crate::{child, table, test};
 
 /// The benches, in the order of the pipeline.
-const BENCHES: &[&str] = &["kernel", "acknowledged", "ingest"];
+const BENCHES: &[&str] = &["kernel", "weight", "acknowledged", "ingest"];
+
+/// The benches that measure the agent as nodes run it.
+const OF_STATIC_AGENT: &[&str] = &["weight"];
+
+/// Tells a bench where that agent is.
+const AGENT_ENV: &str = "AFTERTRACE_AGENT";
 
 /// How long one bench may take. A guess: each takes seconds to a minute; a hanging one must not hang us.
 const BENCH_BOUND: Duration = Duration::from_secs(10 * 60);
@@ -37,11 +45,14 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
         .collect();
     println!("bench: building the release programs (minutes the first time)");
     build(workspace, &tools, &chosen)?;
+    let has_agent = chosen.iter().any(|bench| OF_STATIC_AGENT.contains(bench));
+    let agent = if has_agent { Some(static_agent(workspace, &tools)?) } else { None };
     let mut rows = vec![["measured", "value", "unit", "target"].map(str::to_owned).to_vec()];
     let mut skipped = Vec::new();
     for bench in chosen {
         println!("bench: {bench}");
-        measure(workspace, &tools, bench, |line| match reading(line) {
+        let agent = agent.as_deref().filter(|_| OF_STATIC_AGENT.contains(&bench));
+        measure(workspace, &tools, bench, agent, |line| match reading(line) {
             Reading::Row(row) => rows.push(row),
             Reading::Skipped(why) => skipped.push(format!("{bench}: {why}")),
             Reading::Other => println!("{line}"),
@@ -64,11 +75,18 @@ fn build(workspace: &Workspace, tools: &Tools, benches: &[&str]) -> Result<()> {
     child::run(&mut build)
 }
 
-fn measure(workspace: &Workspace, tools: &Tools, bench: &str, line: impl FnMut(&str)) -> Result<()> {
+fn measure(
+    workspace: &Workspace,
+    tools: &Tools,
+    bench: &str,
+    agent: Option<&Path>,
+    line: impl FnMut(&str),
+) -> Result<()> {
     let mut run = workspace.cargo();
     run.args(["bench", "--quiet", "--bench", bench]);
     tools.configure(&mut run);
     run.env(test::BIN_DIR_ENV, workspace.programs(Profile::Release));
+    run.envs(agent.map(|agent| (AGENT_ENV, agent)));
     let status = child::run_lines(&mut run, BENCH_BOUND, line)?;
     if !status.success() {
         bail!("the bench {bench} failed: {status}");

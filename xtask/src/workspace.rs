@@ -49,11 +49,16 @@ impl Workspace {
 
     /// The folder where cargo puts the programs of a profile.
     pub(crate) fn programs(&self, profile: Profile) -> PathBuf {
-        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
-        self.root.join(target).join(match profile {
+        self.target().join(match profile {
             Profile::Dev => "debug",
             Profile::Release => "release",
         })
+    }
+
+    /// The folder where cargo puts everything.
+    pub(crate) fn target(&self) -> PathBuf {
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
+        self.root.join(target)
     }
 }
 

@@ -156,6 +156,18 @@ impl Rig {
         self.agent = Some(Program(command.spawn().expect("the program was built")));
     }
 
+    /// The process that runs as the agent.
+    #[allow(dead_code, reason = "a bench measures it")]
+    pub(crate) fn agent_pid(&self) -> u32 {
+        self.agent.as_ref().expect("the agent runs").0.id()
+    }
+
+    /// The agent's program.
+    #[allow(dead_code, reason = "a bench measures it")]
+    pub(crate) fn agent_program(&self) -> PathBuf {
+        program("aftertrace-agent")
+    }
+
     /// kill -9.
     pub(crate) fn kill_agent(&mut self) {
         self.agent = None;
@@ -256,7 +268,7 @@ impl Rig {
     }
 
     fn program(&self, name: &str) -> Command {
-        let path = programs().join(name);
+        let path = program(name);
         assert!(path.is_file(), "{} is missing: run `cargo xtask test`, which builds it", path.display());
         let log = std::fs::File::options()
             .create(true)
@@ -268,6 +280,12 @@ impl Rig {
         command.stdout(log.try_clone().expect("a file can be shared")).stderr(log);
         command
     }
+}
+
+/// A built program; the agent may be another one, such as the static one that nodes run.
+fn program(name: &str) -> PathBuf {
+    let other = std::env::var_os("AFTERTRACE_AGENT").filter(|_| name == "aftertrace-agent");
+    other.map_or_else(|| programs().join(name), PathBuf::from)
 }
 
 /// Where the built programs are: as `cargo xtask test` says, or beside this test.
