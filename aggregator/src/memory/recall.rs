@@ -185,10 +185,11 @@ fn matches(query: &AnchorQuery, event: &Event) -> bool {
 fn add_anchors(mut anchors: Anchors, recent: impl Iterator<Item = Arc<Event>>, limit: usize) -> Anchors {
     for event in recent {
         anchors.total += 1;
-        let pod = event.pod.clone().unwrap_or_default();
-        let workload = match &event.workload {
-            Some(workload) => format!("{}/{}", workload.kind, workload.name),
-            None => format!("Pod/{}", pod.name),
+        let workload = match (&event.workload, &event.pod, &event.node) {
+            (Some(workload), ..) => format!("{}/{}", workload.kind, workload.name),
+            (None, Some(pod), _) => format!("Pod/{}", pod.name),
+            (None, None, Some(node)) => format!("Node/{node}"),
+            (None, None, None) => String::new(),
         };
         let namespace = crate::hot::namespace_of(&event).unwrap_or_default().to_owned();
         let at = event.occurred.at;

@@ -63,7 +63,8 @@ pub struct Anchors {
 pub struct AnchorGroup {
     /// Namespace; empty where the fact has no pod.
     pub namespace: String,
-    /// `<kind>/<name>` of the workload, or `Pod/<name>` where the owner is not known.
+    /// `<kind>/<name>` of the workload, or `Pod/<name>` where the owner is not known, or `Node/<name>` where the
+    /// fact has no pod.
     pub workload: String,
     /// How many.
     pub count: u64,
@@ -171,7 +172,7 @@ impl Reader {
         events.reverse();
         let sql = format!(
             "SELECT coalesce(e.namespace, ''), \
-             coalesce(e.workload_kind || '/' || e.workload, 'Pod/' || coalesce(e.pod, '')) AS owner, \
+             coalesce(e.workload_kind || '/' || e.workload, 'Pod/' || e.pod, 'Node/' || e.node, '') AS owner, \
              count(*), epoch_us(min(e.occurred_at)), epoch_us(max(e.occurred_at)) \
              FROM {} e {tail} GROUP BY ALL ORDER BY 3 DESC, 1, 2",
             self.scan(Table::Events, pass)

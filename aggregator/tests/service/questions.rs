@@ -227,6 +227,30 @@ async fn history_counts_what_segments_and_memory_hold_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn history_knows_each_pattern_and_kills_outside_any_pod() {
+    let mut setup = Setup::unwatched().await;
+    let outside = Event { pod: None, container: None, ..event(1, Kind::OomKill, "x", now()) };
+    let events = [
+        outside,
+        event(2, Kind::ProcessKilled, "checkout", now()),
+        event(3, Kind::ConfigSwapped, "checkout", now()),
+    ];
+    setup.agent("node1").await.deliver(1, items(&events, &[])).await;
+    for place in ["memory", "segments"] {
+        for (pattern, owner) in [("P001", "Node/node1"), ("P006", "Pod/checkout"), ("P003", "Pod/checkout")] {
+            let asked = proto::HistoryRequest { pattern: pattern.to_owned(), ..Default::default() };
+            let told = setup.memory().await.history(asked).await.expect("known").into_inner();
+            let owners: Vec<_> = told.groups.iter().map(|g| (g.workload.as_str(), g.count)).collect();
+            assert_eq!(owners, [(owner, 1)], "{pattern} from {place}");
+            assert!(!told.remediation.is_empty(), "{pattern}");
+        }
+        setup.stop().await;
+        setup.start().await;
+    }
+    setup.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_need_their_token_and_health_needs_none() {
     let mut setup = Setup::unwatched().await;
     let channel = setup.client().channel().await;

@@ -949,7 +949,8 @@ pub struct HistoryGroup {
     /// Namespace.
     #[prost(string, tag = "1")]
     pub namespace: ::prost::alloc::string::String,
-    /// Kind and name of the workload, or `Pod/<name>` where the owner is not known.
+    /// Kind and name of the workload, or `Pod/<name>` where the owner is not known, or `Node/<name>` where the fact
+    /// has no pod.
     #[prost(string, tag = "2")]
     pub workload: ::prost::alloc::string::String,
     /// How many.

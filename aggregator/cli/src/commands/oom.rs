@@ -136,7 +136,7 @@ fn kills(answer: &TimelineResponse, episodes: &[Episode<'_>], context: &Context)
                 context.clock.entry(kill.occurred_at_us, kill.earliest_us, kill.latest_us, false),
                 match &kill.pod {
                     Some(pod) => format!("{}/{}", pod.namespace, pod.name),
-                    None => "(no pod)".to_owned(),
+                    None => format!("(no pod) node/{}", kill.node.as_deref().unwrap_or("?")),
                 },
                 kill.container.clone().unwrap_or_default(),
                 if n == 0 { role } else { format!("└ {role}") },
