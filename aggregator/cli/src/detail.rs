@@ -62,7 +62,11 @@ fn of(event: &proto::Event) -> Option<String> {
             let after = attributes.0.get(attribute::STALE_AFTER_S).and_then(Value::as_f64);
             vec![reason(), after.map(|s| format!("after {s} s"))]
         }
-        "config_watched" | "process_killed" => vec![reason()],
+        "process_killed" => {
+            let result = own(attribute::SIGNAL_RESULT).filter(|r| r != attribute::SIGNAL_DELIVERED);
+            vec![reason(), result]
+        }
+        "config_watched" => vec![reason()],
         _ => Vec::new(),
     };
     let words: Vec<String> = words.into_iter().flatten().collect();
@@ -113,6 +117,9 @@ mod tests {
             "[not_reopened, after 30 s] s",
         );
         check("config_watched", Some("deaf"), "{}", "[deaf] s");
+        let result = |result: &str| format!(r#"{{"aftertrace.signal.result":"{result}"}}"#);
+        check("process_killed", Some("SIGKILL"), &result("delivered"), "[SIGKILL] s");
+        check("process_killed", Some("SIGTERM"), &result("ignored"), "[SIGTERM, ignored] s");
         check("memory_pressure", None, r#"{"aftertrace.pressure.reason":"run_up"}"#, "[run_up] s");
     }
 

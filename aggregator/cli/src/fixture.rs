@@ -166,6 +166,7 @@ pub(crate) fn signal_facts() -> Vec<Event> {
     let init = |e: Event| Event { pid: Some(4242), container_init: Some(true), ..e };
     let sent = [
         (attribute::SIGNAL_NUMBER, json!(9)),
+        (attribute::SIGNAL_RESULT, json!(attribute::SIGNAL_DELIVERED)),
         (attribute::SENDER_COMMAND, json!("kubelet")),
         (attribute::SENDER_PID, json!(812)),
     ];

@@ -37,8 +37,10 @@ pub const PRESSURE_REASON: &str = "aftertrace.pressure.reason";
 
 /// Number of the signal that was sent.
 pub const SIGNAL_NUMBER: &str = "aftertrace.signal.number";
-/// What the kernel did with it; a fact without it was `delivered`.
+/// What the kernel did with it: [`SIGNAL_DELIVERED`], or `ignored` or `already_pending`, which ended nothing.
 pub const SIGNAL_RESULT: &str = "aftertrace.signal.result";
+/// The result of a signal that will be handled, or kills.
+pub const SIGNAL_DELIVERED: &str = "delivered";
 /// `comm` of the sender, escaped.
 pub const SENDER_COMMAND: &str = "aftertrace.sender.command";
 /// Tgid of the sender.

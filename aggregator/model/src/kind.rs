@@ -50,8 +50,9 @@ kinds! {
     ProcessStarted = "process_started",
     /// A process ended: a victim of the OOM killer, or a container's init.
     ProcessExited = "process_exited",
-    /// A process sent SIGKILL or SIGTERM to a container's init, and the kernel took it: a signal to a process
-    /// that is dying already (`TRACE_SIGNAL_IGNORED`) is no fact, so what follows an OOM kill is not told here.
+    /// A process sent SIGKILL or SIGTERM to a container's init. What the kernel did with it is told beside it
+    /// (`aftertrace.signal.result`); a signal to a process that is dying already is no fact, so what follows an OOM
+    /// kill is not told here.
     ProcessKilled = "process_killed",
     /// A container was started, as its status tells.
     ContainerStarted = "container_started",

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::Kind;
+use crate::{Kind, attribute};
 
 /// What a step is to the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -39,6 +39,8 @@ pub struct Pattern {
     pub name: &'static str,
     /// The fact by which occurrences are counted.
     pub anchor: Kind,
+    /// An attribute and the value that the anchor must have there, if any will not do.
+    pub anchor_with: Option<(&'static str, &'static str)>,
     /// From cause to effect.
     pub steps: &'static [Step],
     /// What usually helps, in the order to try it.
@@ -59,6 +61,7 @@ pub const PATTERNS: &[Pattern] = &[
         id: "P001",
         name: "OOM kill",
         anchor: Kind::OomKill,
+        anchor_with: None,
         steps: &[
             optional(Kind::MemoryPressure, Role::Precursor),
             step(Kind::OomEpisode, Role::Trigger),
@@ -78,6 +81,7 @@ pub const PATTERNS: &[Pattern] = &[
         id: "P003",
         name: "ConfigMap mount swap",
         anchor: Kind::ConfigSwapped,
+        anchor_with: None,
         steps: &[
             step(Kind::ConfigChanged, Role::Trigger),
             step(Kind::ConfigSwapped, Role::Effect),
@@ -95,6 +99,8 @@ pub const PATTERNS: &[Pattern] = &[
         id: "P006",
         name: "Killed by a signal",
         anchor: Kind::ProcessKilled,
+        // A signal that the process ignores kills nobody.
+        anchor_with: Some((attribute::SIGNAL_RESULT, attribute::SIGNAL_DELIVERED)),
         steps: &[
             step(Kind::ProcessKilled, Role::Trigger),
             optional(Kind::ProcessExited, Role::Effect),

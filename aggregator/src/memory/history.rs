@@ -37,6 +37,7 @@ pub(super) fn answer(
     let month_before = now.plus_micros(-WINDOW_DEFAULT_US);
     let query = AnchorQuery {
         kind: pattern.anchor,
+        with: pattern.anchor_with,
         namespace: filter("namespace", &request.namespace)?,
         workload: filter("workload", &request.workload)?,
         pod: filter("pod", &request.pod)?,

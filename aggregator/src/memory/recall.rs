@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use aftertrace_model::{Edge, Event, EventId, Gap, ObjectVersion, Timestamp};
+use aftertrace_model::{Edge, Event, EventId, Gap, ObjectVersion, Timestamp, attribute};
 
 use crate::hot::{AsOf, Hot};
 use crate::query::FactQuery;
@@ -179,6 +179,7 @@ fn matches(query: &AnchorQuery, event: &Event) -> bool {
     is(&query.namespace, crate::hot::namespace_of(event))
         && is(&query.workload, event.workload.as_ref().map(|w| w.name.as_str()))
         && is(&query.pod, event.pod.as_ref().map(|p| p.name.as_str()))
+        && query.with.is_none_or(|(name, value)| attribute::text(event, name) == Some(value))
 }
 
 /// Adds occurrences that are not in segments yet to what segments count.

@@ -174,8 +174,15 @@ fn sort(event: &Event) -> Option<Sort> {
     match event.kind {
         Kind::OomKill => Some(Sort::Failure),
         Kind::ContainerTerminated => (event.severity == Severity::Error).then_some(Sort::Failure),
-        Kind::ProcessKilled if event.reason.as_deref() == Some("SIGKILL") => Some(Sort::Failure),
-        Kind::ProcessKilled => Some(Sort::Trouble),
+        Kind::ProcessKilled => {
+            let result = attribute::text(event, attribute::SIGNAL_RESULT);
+            let is_kill = event.reason.as_deref() == Some("SIGKILL");
+            (result == Some(attribute::SIGNAL_DELIVERED)).then_some(if is_kill {
+                Sort::Failure
+            } else {
+                Sort::Trouble
+            })
+        }
         // One that never read the files before may never need them.
         Kind::ConfigStale => (event.severity > Severity::Info).then_some(Sort::Trouble),
         Kind::ProcessExited => {

@@ -35,6 +35,8 @@ pub struct Reader {
 pub struct AnchorQuery {
     /// The kind that a pattern is counted by.
     pub kind: Kind,
+    /// An attribute and the value that it must have.
+    pub with: Option<(&'static str, &'static str)>,
     /// Namespace of the pod.
     pub namespace: Option<String>,
     /// Name of the workload.
@@ -164,11 +166,14 @@ impl Reader {
     pub fn anchors(&self, query: &AnchorQuery) -> Result<Anchors, StoreError> {
         let (namespace, workload, pod) = (&query.namespace, &query.workload, &query.pod);
         let since = query.since.as_micros();
-        let tail = "WHERE e.kind = ? AND e.occurred_at >= make_timestamp(?) AND (? IS NULL OR e.namespace = ?) \
-                    AND (? IS NULL OR e.workload = ?) AND (? IS NULL OR e.pod = ?)";
+        let with = query.with.map_or_else(String::new, |(name, value)| has(name, value));
+        let tail = format!(
+            "WHERE e.kind = ? AND e.occurred_at >= make_timestamp(?) AND (? IS NULL OR e.namespace = ?) \
+             AND (? IS NULL OR e.workload = ?) AND (? IS NULL OR e.pod = ?){with}"
+        );
         let values = params![query.kind.as_str(), since, namespace, namespace, workload, workload, pod, pod];
         let pass = |s: &Segment| s.max >= query.since;
-        let mut events = self.last_events(pass, tail, values, query.limit)?;
+        let mut events = self.last_events(pass, &tail, values, query.limit)?;
         events.reverse();
         let sql = format!(
             "SELECT coalesce(e.namespace, ''), \
@@ -356,11 +361,14 @@ fn condition(query: &FactQuery) -> String {
         sql.push_str(&format!(" AND e.kind IN {}", list(kinds)));
     }
     for (name, value) in &query.attributes {
-        let path = json_path(name);
-        let (path, value) = (duck::quote(&path), duck::quote(value));
-        sql.push_str(&format!(" AND (e.attributes->>{path}) = {value}"));
+        sql.push_str(&has(name, value));
     }
     sql
+}
+
+/// That `e` has this attribute with this value.
+fn has(name: &str, value: &str) -> String {
+    format!(" AND (e.attributes->>{}) = {}", duck::quote(&json_path(name)), duck::quote(value))
 }
 
 /// A member of an object, whatever characters its name has.

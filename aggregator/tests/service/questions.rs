@@ -123,10 +123,12 @@ async fn what_why_starts_from_is_the_newest_of_the_surest_sort() {
         e.episode_id = episode;
         e
     };
-    let signal = |mut e: Event, name: &str| {
+    let with_result = |mut e: Event, name: &str, result: &str| {
         e.reason = Some(name.to_owned());
+        e.attributes.insert(attribute::SIGNAL_RESULT.to_owned(), result.into());
         e
     };
+    let signal = |e: Event, name: &str| with_result(e, name, attribute::SIGNAL_DELIVERED);
     let expected = [
         ("sigkill", signal(fact("sigkill", Kind::ProcessKilled, 1), "SIGKILL")),
         ("sigterm", signal(fact("sigterm", Kind::ProcessKilled, 1), "SIGTERM")),
@@ -146,6 +148,7 @@ async fn what_why_starts_from_is_the_newest_of_the_surest_sort() {
         fact("swapped", Kind::ConfigRead, 2),
         fact("swapped", Kind::ProcessExited, 3),
         Event { severity: Severity::Info, ..fact("swapped", Kind::ConfigStale, 4) },
+        with_result(fact("swapped", Kind::ProcessKilled, 5), "SIGTERM", "ignored"),
         Event { severity: Severity::Info, ..fact("swapped", Kind::ContainerTerminated, 4) },
     ]);
     setup.agent("node1").await.deliver(1, items(&events, &[])).await;
@@ -230,10 +233,16 @@ async fn history_counts_what_segments_and_memory_hold_once() {
 async fn history_knows_each_pattern_and_kills_outside_any_pod() {
     let mut setup = Setup::unwatched().await;
     let outside = Event { pod: None, container: None, ..event(1, Kind::OomKill, "x", now()) };
+    let signalled = |n, result: &str| {
+        let mut kill = event(n, Kind::ProcessKilled, "checkout", now());
+        kill.attributes.insert(attribute::SIGNAL_RESULT.to_owned(), result.into());
+        kill
+    };
     let events = [
         outside,
-        event(2, Kind::ProcessKilled, "checkout", now()),
+        signalled(2, attribute::SIGNAL_DELIVERED),
         event(3, Kind::ConfigSwapped, "checkout", now()),
+        signalled(4, "ignored"),
     ];
     setup.agent("node1").await.deliver(1, items(&events, &[])).await;
     for place in ["memory", "segments"] {

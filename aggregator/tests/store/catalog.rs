@@ -80,6 +80,11 @@ fn macros_answer_through_the_cli() {
         vec![version("a", 9, at(0), false), version("a", 10, at(60), false), version("a", 10, at(90), true)];
     facts.gaps = vec![gap(1, at(0), at(9))];
     let kill = facts.events[2].event_id;
+    for (n, result) in [(80, "delivered"), (81, "ignored")] {
+        let mut signal = event(Kind::ProcessKilled, "signalled", n, at(200));
+        signal.attributes.insert("aftertrace.signal.result".to_owned(), result.into());
+        facts.events.push(signal);
+    }
     // One volume was not opened again; the other was, later.
     for (n, pod) in [(60, "stuck"), (70, "job")] {
         let of_volume = |kind, n, second| {
@@ -118,6 +123,7 @@ fn macros_answer_through_the_cli() {
     );
     check("SELECT count(*) FROM why('shop', 'nobody')", "0\n");
     check("SELECT pod, workload FROM history('p001')", "web,checkout\n");
+    check("SELECT count(*) FROM history('P006')", "1\n");
     check("SELECT kind FROM timeline('shop', 'mounter')", "config_changed\nconfig_swapped\n");
     check("SELECT pod, container_init, role, rss_bytes FROM oom_kills()", "web,true,,0\n");
     check(

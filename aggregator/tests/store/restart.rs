@@ -57,6 +57,7 @@ fn rows_come_back_as_they_were() {
 
     let query = AnchorQuery {
         kind: Kind::OomKill,
+        with: None,
         namespace: Some("shop".to_owned()),
         workload: None,
         pod: None,

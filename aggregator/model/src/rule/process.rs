@@ -2,9 +2,9 @@
 //!
 //! A process dies once. Of an OOM kill and a signal that both hit it the earlier one ended it, and the later
 //! one must not be told as a cause: runtimes send SIGKILL to what the OOM killer has left. Rules of a node look
-//! at two facts only and are never revised, so each fact says enough by itself: the kernel ignores a signal to
-//! a process that is dying already, and then there is no `process_killed`
-//! ([`crate::Kind::ProcessKilled`]); and the exit of an OOM victim names its episode.
+//! at two facts only and are never revised, so each fact says enough by itself: a signal to a process that is
+//! dying already is ignored by the kernel and not `delivered` ([`crate::Kind::ProcessKilled`]), and the exit of
+//! an OOM victim names its episode.
 
 use super::{Verdict, shared};
 use crate::attribute::{self, number, text};
@@ -83,7 +83,7 @@ pub(super) fn signal_ended_container(kill: &Event, terminated: &Event) -> Option
 const SIGKILL: u64 = 9;
 
 fn is_delivered(kill: &Event) -> bool {
-    text(kill, attribute::SIGNAL_RESULT).is_none_or(|result| result == "delivered")
+    text(kill, attribute::SIGNAL_RESULT) == Some(attribute::SIGNAL_DELIVERED)
 }
 
 /// One node's boot clock orders its kernel facts without a bound; where one is missing the times decide,

@@ -16,8 +16,9 @@ const DEPTH_MAX: u32 = 8;
 /// or else its latest swap.
 const ANCHOR: &str = "SELECT b.id FROM (SELECT a.event_id AS id, a.occurred_at AS t, CASE \
      WHEN a.kind = 'oom_kill' OR (a.kind = 'container_terminated' AND a.severity = 'error') \
-       OR (a.kind = 'process_killed' AND a.reason = 'SIGKILL') THEN 2 \
-     WHEN a.kind = 'process_killed' OR (a.kind = 'config_stale' AND a.severity <> 'info') \
+       OR (a.kind = 'process_killed' AND a.reason = 'SIGKILL' \
+         AND (a.attributes->>'aftertrace.signal.result') = 'delivered') THEN 2 \
+     WHEN (a.kind = 'process_killed' AND (a.attributes->>'aftertrace.signal.result') = 'delivered') OR (a.kind = 'config_stale' AND a.severity <> 'info') \
        OR (a.kind = 'process_exited' AND a.episode_id IS NULL AND (a.attributes->>'process.exit.signal') IS NOT NULL) THEN 1 \
      WHEN a.kind = 'config_swapped' THEN 0 END AS sort \
      FROM events a WHERE a.namespace = ns AND a.pod = pod_name AND a.kind IN ('oom_kill', 'process_killed', \
@@ -119,7 +120,8 @@ fn macros() -> Vec<Macro> {
             meaning: "Every occurrence of a pattern such as P001, newest first",
             body: "SELECT v.occurred_at, v.namespace, v.pod, v.container, v.workload_kind, v.workload, v.node, \
                    v.summary, v.event_id FROM events v JOIN patterns p ON p.anchor = v.kind \
-                   WHERE p.id = upper(of_pattern) ORDER BY v.occurred_at DESC, v.event_id DESC"
+                   WHERE p.id = upper(of_pattern) AND (p.anchor_attribute IS NULL \
+                     OR (v.attributes->>p.anchor_attribute) = p.anchor_value) ORDER BY v.occurred_at DESC, v.event_id DESC"
                 .to_owned(),
         },
         Macro {

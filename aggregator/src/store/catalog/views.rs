@@ -90,11 +90,14 @@ fn patterns(sql: &mut String) {
         .map(|p| {
             let steps = serde_json::to_string(p.steps).expect("steps are plain names");
             let remediation: Vec<String> = p.remediation.iter().map(|r| duck::quote(r)).collect();
+            let maybe = |text: Option<&str>| text.map_or_else(|| "NULL".to_owned(), duck::quote);
             format!(
-                "({}, {}, {}, {}, [{}])",
+                "({}, {}, {}, {}, {}, {}, [{}])",
                 duck::quote(p.id),
                 duck::quote(p.name),
                 duck::quote(p.anchor.as_str()),
+                maybe(p.anchor_with.map(|(name, _)| name)),
+                maybe(p.anchor_with.map(|(_, value)| value)),
                 duck::quote(&steps),
                 remediation.join(", ")
             )
@@ -104,6 +107,11 @@ fn patterns(sql: &mut String) {
         ("id", "Such as P001"),
         ("name", "A few words"),
         ("anchor", "The kind of fact by which occurrences are counted"),
+        (
+            "anchor_attribute",
+            "An attribute that the anchor must have; NULL where every fact of its kind counts",
+        ),
+        ("anchor_value", "The value of that attribute"),
         ("steps", "From cause to effect: a JSON array of kind, role and optional"),
         ("remediation", "What usually helps, in the order to try it"),
     ];

@@ -16,6 +16,7 @@ fn signalled(n: u128, at_ms: i64, signal: u64, init: bool) -> Event {
     let mut fact = process(n, Kind::ProcessKilled, at_ms, 500, 3);
     fact.container_init = Some(init);
     fact.attributes.insert(attribute::SIGNAL_NUMBER.to_owned(), signal.into());
+    fact.attributes.insert(attribute::SIGNAL_RESULT.to_owned(), attribute::SIGNAL_DELIVERED.into());
     fact
 }
 
