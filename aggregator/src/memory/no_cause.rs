@@ -59,7 +59,7 @@ type Needed = (&'static str, &'static str);
 
 const OOM_DECISION: Needed = ("oom_decision", "decisions of the OOM killer");
 const OOM_KILL: Needed = ("oom_kill", "OOM kills");
-const RECLAIM: Needed = ("reclaim", "reclaim of memory");
+const PRESSURE: Needed = ("memory_pressure", "memory near its limits");
 const SIGNAL: Needed = ("signal", "signals");
 const SWAP: Needed = ("swap", "swaps of volumes");
 
@@ -67,7 +67,7 @@ const SWAP: Needed = ("swap", "swaps of volumes");
 fn needed(anchor: &Event) -> &'static [Needed] {
     match anchor.kind {
         Kind::OomKill => &[OOM_KILL, OOM_DECISION],
-        Kind::OomEpisode => &[RECLAIM],
+        Kind::OomEpisode => &[PRESSURE],
         Kind::ContainerTerminated => match (anchor.reason.as_deref(), anchor.exit_code) {
             (_, Some(137)) => &[OOM_KILL, SIGNAL],
             (Some("OOMKilled"), _) => &[OOM_KILL],

@@ -75,6 +75,12 @@ fn only_what_would_have_shown_a_cause_is_asked_for() {
     let stale = |reason: &str| Event { reason: Some(reason.to_owned()), ..event(1, Kind::ConfigStale, 1) };
     check(&stale("not_reopened"), &agents, &[], &["no hook for swaps of volumes (swap)", "is not recorded"]);
     check(&stale("sub_path"), &agents, &[], &["stale by its nature"]);
+    check(
+        &event(1, Kind::OomEpisode, 1),
+        &agents,
+        &[],
+        &["no memory pressure of this container was seen", "does not watch memory near its limits"],
+    );
     let by_signal = |signal: u64| {
         let mut exit = event(1, Kind::ProcessExited, 1);
         exit.attributes.insert(attribute::EXIT_SIGNAL.to_owned(), signal.into());
