@@ -17,6 +17,7 @@ mod draft;
 mod attribute;
 mod watch;
 
+mod environment;
 mod episode;
 mod lifetimes;
 mod pressure;

@@ -28,6 +28,7 @@ use crate::attribute::pods::Pods;
 use crate::clock;
 use crate::correlate::Correlator;
 use crate::draft::Origin;
+use crate::environment::Environments;
 use crate::episode::{Episodes, Member, victims::Victims};
 use crate::export::GivenKey;
 use crate::kernel::{
@@ -128,6 +129,7 @@ pub(crate) struct Pipeline {
     log_links: LogLinks,
     /// Whether a fact waits for a cgroup that is not known.
     lacks_cgroups: bool,
+    environments: Environments,
     reload: Reload,
     /// Whether kernel records wait to be taken in.
     records_wait: bool,
@@ -157,6 +159,7 @@ impl Pipeline {
             containers,
             log_links: LogLinks::new(&parts.log_root),
             lacks_cgroups: false,
+            environments: Environments::default(),
             reload: Reload::new(sees_opens.then(clock::now)),
             records_wait: false,
             facts: Facts::new(parts.origin.clone()),
@@ -196,7 +199,7 @@ impl Pipeline {
                     None => has_changes = false,
                 },
                 key = inputs.keys.recv(), if has_keys => match key {
-                    Some((object, key)) => { self.keys.insert(object, key); }
+                    Some((object, key)) => self.key(object, key).await,
                     None => has_keys = false,
                 },
                 _ = tick.tick() => {
@@ -219,6 +222,7 @@ impl Pipeline {
     async fn end(mut self) {
         let now = clock::now();
         self.settle_pending(now.plus_micros(crate::attribute::pending::WAIT_US)).await;
+        self.settle_environments(now.plus_micros(crate::attribute::pending::WAIT_US)).await;
         self.count_kernel_losses(now);
         self.spool_gaps(now, true).await;
         let last = self.parts.spool.next() - 1;
@@ -241,7 +245,7 @@ impl Pipeline {
             Record::CgroupMade(made) => self.containers.made(&made, &self.parts.cgroup_root),
             Record::CgroupGone(gone) => self.containers.gone(&gone),
             Record::Exit(exit) => self.attribute(Waiting::Exit(exit)).await,
-            Record::Exec(exec) => self.lived(Lifetime::Started(exec)).await,
+            Record::Exec(exec) => self.started(exec).await,
             Record::InitExit(exit) => self.lived(Lifetime::Exited(exit)).await,
             Record::Signal(signal) => self.lived(Lifetime::Signalled(signal)).await,
         }
@@ -292,6 +296,7 @@ impl Pipeline {
                 self.facts.keep_only(&uids);
             }
         }
+        self.settle_environments(now).await;
         self.want_keys();
         self.settle_pending(now).await;
     }
@@ -301,13 +306,17 @@ impl Pipeline {
         self.parts.roots.scan_pod(uid, crate::kernel::clock::boot_now_ns());
     }
 
-    /// Asks for the keys of all objects that are mounted, and forgets the others.
+    /// Asks for the keys of all objects that are mounted or given to an environment, and forgets the others.
     fn want_keys(&mut self) {
         let mounted: BTreeSet<MountedObject> = self
             .pods
             .live()
-            .flat_map(|p| p.volumes.values().flat_map(|v| &v.objects))
-            .map(|s| s.object.clone())
+            .flat_map(|p| {
+                let mounted = p.volumes.values().flat_map(|v| &v.objects).map(|s| &s.object);
+                mounted.chain(p.env.values().flat_map(|env| &env.objects).map(|i| &i.object))
+            })
+            .cloned()
+            .chain(self.environments.objects(&self.pods))
             .collect();
         self.keys.retain(|object, _| mounted.contains(object));
         let mounted: Vec<MountedObject> = mounted.into_iter().collect();
@@ -322,6 +331,7 @@ impl Pipeline {
         let now = clock::now();
         self.scan_cgroups();
         self.look_for_owners(now).await;
+        self.settle_environments(now).await;
         if self.pending.is_due(now) {
             self.settle_pending(now).await;
         }
@@ -428,10 +438,7 @@ impl Pipeline {
 
     /// A kernel time as an instant with its bound.
     fn at(&mut self, boot_ns: u64) -> Occurrence {
-        let wall = self.wall.to_wall(boot_ns);
-        // One more for rounding down to a microsecond.
-        let error_us = i64::try_from(wall.error_ns.div_ceil(1_000)).unwrap_or(i64::MAX).saturating_add(1);
-        Occurrence::within(Timestamp::from_micros(wall.unix_us()), error_us)
+        instant(&mut self.wall, boot_ns)
     }
 
     /// Spools a fact whose identity is its place in the spool.
@@ -459,6 +466,14 @@ impl Pipeline {
         let gap = item::Item::Gap(proto::Gap::from(gap));
         self.parts.spool.append(proto::Item { item: Some(gap) }).await;
     }
+}
+
+/// A kernel time as an instant with its bound.
+fn instant(clock: &mut WallClock, boot_ns: u64) -> Occurrence {
+    let wall = clock.to_wall(boot_ns);
+    // One more for rounding down to a microsecond.
+    let error_us = i64::try_from(wall.error_ns.div_ceil(1_000)).unwrap_or(i64::MAX).saturating_add(1);
+    Occurrence::within(Timestamp::from_micros(wall.unix_us()), error_us)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use aftertrace_model::{PodRef, Timestamp, Workload};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use crate::attribute::cgroup_name::{CgroupUid, ContainerId};
+use crate::environment::{self, spec::ContainerEnv};
 use crate::volumes::mounts::{self, Mount};
 use crate::volumes::sources::{VolumeSources, of_pod};
 
@@ -89,6 +90,8 @@ pub(crate) struct KnownPod {
     pub(crate) mounts: Vec<Mount>,
     /// Containers that run, with when they were started.
     pub(crate) running: Vec<Running>,
+    /// What each container's environment takes from objects, by the container's name.
+    pub(crate) env: HashMap<String, ContainerEnv>,
     /// Lives of its containers, by id.
     lives: HashMap<ContainerId, Life>,
     config_hash: Option<String>,
@@ -136,6 +139,7 @@ impl Pods {
             workload: workload(pod),
             shares_pids,
             volumes: of_pod(pod),
+            env: environment::spec::of_pod(pod),
             mounts: mounts::of_pod(pod),
             running: running(pod),
             lives,

@@ -2,13 +2,68 @@
 
 use aftertrace_model::{GapReason, Timestamp};
 
+use aftertrace_model::config::ObjectKey;
+
 use super::claims::Claim;
-use super::{Pipeline, Waiting};
+use super::{Pipeline, Waiting, instant};
 use crate::attribute::cgroup_name::Cgroup;
 use crate::attribute::pending::Patience;
+use crate::clock;
+use crate::environment::Told;
+use crate::kernel::Exec;
 use crate::lifetimes::{self, Lifetime};
+use crate::volumes::sources::MountedObject;
 
 impl Pipeline {
+    /// An init executed its program: what it was given is read before it can rewrite it.
+    pub(super) async fn started(&mut self, exec: Box<Exec>) {
+        let now = clock::now();
+        if let Some(Cgroup::Container { uid, id, .. }) = self.containers.get(exec.place.member) {
+            let let_go = self.environments.started(&exec, (uid, id), now);
+            self.tell_environments(let_go.into_iter().collect(), now).await;
+            self.settle_environments(now).await;
+        }
+        self.lived(Lifetime::Started(exec)).await;
+    }
+
+    /// An object's key came.
+    pub(super) async fn key(&mut self, object: MountedObject, key: ObjectKey) {
+        self.keys.insert(object, key);
+        self.settle_environments(clock::now()).await;
+    }
+
+    /// Tells of the environments whose containers and keys are known, and of those that can wait no longer.
+    pub(super) async fn settle_environments(&mut self, now: Timestamp) {
+        if self.environments.is_empty() {
+            return;
+        }
+        let (wall, parts) = (&mut self.wall, &self.parts);
+        let known = (&self.pods, &self.keys, parts.proc.as_path());
+        let told = self.environments.settle(&parts.origin, known, now, |boot_ns| instant(wall, boot_ns));
+        self.tell_environments(told, now).await;
+    }
+
+    async fn tell_environments(&mut self, told: Vec<Told>, now: Timestamp) {
+        const COMPONENT: &str = "agent/environment";
+        for told in told {
+            match told {
+                Told::Events(events) => {
+                    for event in events {
+                        self.put_record(event).await;
+                    }
+                }
+                Told::Unread(error) => {
+                    let detail = error.to_string();
+                    self.parts.ledger.add(COMPONENT, GapReason::KernelReadFailed, now, 1, &detail);
+                }
+                Told::LetGo => {
+                    let detail = "more environments waited than are held";
+                    self.parts.ledger.add(COMPONENT, GapReason::WindowFull, now, 1, detail);
+                }
+            }
+        }
+    }
+
     /// An init did or suffered something.
     pub(super) async fn lived(&mut self, fact: Lifetime) {
         self.attribute(Waiting::Lifetime(fact)).await;
