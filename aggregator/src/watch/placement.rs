@@ -73,7 +73,7 @@ impl Placements {
         }
     }
 
-    /// Whether a pod that is on the node now mounts the object.
+    /// Whether a pod that is on the node now mounts the object, or takes its environment from it.
     #[must_use]
     pub fn mounts(&self, node: &str, kind: &str, namespace: &str, name: &str) -> bool {
         self.read().by_uid.values().any(|p| {

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use aftertrace_model::{Content, Workload};
-use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStatus, EnvFromSource, EnvVar, Pod, Volume,
+};
 use serde_json::{Map, Value, json};
 
 use super::kind::{Watched, instant};
@@ -74,7 +76,7 @@ pub(crate) struct PodFacts {
     pub(crate) node: Option<String>,
     /// The top of its owner chain.
     pub(crate) workload: Option<Workload>,
-    /// Kind and name of each object in its volumes.
+    /// Kind and name of each object in its volumes and in its containers' environments.
     pub(crate) mounts: BTreeSet<(&'static str, String)>,
 }
 
@@ -93,9 +95,23 @@ impl PodFacts {
                 }
             }
         };
-        for volume in state["spec"]["volumes"].as_array().into_iter().flatten() {
+        for volume in items(&state["spec"]["volumes"]) {
             note(volume);
-            volume["projected"]["sources"].as_array().into_iter().flatten().for_each(&mut note);
+            items(&volume["projected"]["sources"]).for_each(&mut note);
+        }
+        for container in ["containers", "initContainers"].iter().flat_map(|list| items(&state["spec"][*list]))
+        {
+            let single = items(&container["env"]).map(|v| &v["valueFrom"]);
+            for source in single.chain(items(&container["envFrom"])) {
+                for (field, kind) in [
+                    ("configMapKeyRef", "ConfigMap"),
+                    ("configMapRef", "ConfigMap"),
+                    ("secretKeyRef", "Secret"),
+                    ("secretRef", "Secret"),
+                ] {
+                    mounts.extend(source[field]["name"].as_str().map(|name| (kind, name.to_owned())));
+                }
+            }
         }
         Self {
             node: state["spec"]["nodeName"].as_str().map(str::to_owned),
@@ -103,6 +119,10 @@ impl PodFacts {
             mounts,
         }
     }
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
 }
 
 /// The object at the top of the owner chain, as far as the pod itself tells. A ReplicaSet's own owner is not
@@ -139,7 +159,32 @@ fn container(c: &Container) -> Value {
         .resources
         .as_ref()
         .map_or(Value::Null, |r| pruned([("limits", json!(r.limits)), ("requests", json!(r.requests))]));
-    pruned([("name", json!(c.name)), ("image", json!(c.image)), ("resources", resources)])
+    pruned([
+        ("name", json!(c.name)),
+        ("image", json!(c.image)),
+        ("resources", resources),
+        ("env", Value::Array(c.env.iter().flatten().filter_map(variable).collect())),
+        ("envFrom", Value::Array(c.env_from.iter().flatten().map(variables).collect())),
+    ])
+}
+
+/// A variable's reference to a key of a ConfigMap or Secret; never a value that stands in the spec.
+fn variable(v: &EnvVar) -> Option<Value> {
+    let from = v.value_from.as_ref()?;
+    let config_map = from.config_map_key_ref.as_ref().map(|r| ("configMapKeyRef", &r.name, &r.key));
+    let secret = from.secret_key_ref.as_ref().map(|r| ("secretKeyRef", &r.name, &r.key));
+    let (field, name, key) = config_map.or(secret)?;
+    Some(json!({"name": v.name, "valueFrom": {field: {"name": name, "key": key}}}))
+}
+
+/// A reference to all keys of a ConfigMap or Secret.
+fn variables(v: &EnvFromSource) -> Value {
+    let name = |name: &String| json!({"name": name});
+    pruned([
+        ("prefix", json!(v.prefix.as_ref().filter(|p| !p.is_empty()))),
+        ("configMapRef", v.config_map_ref.as_ref().map_or(Value::Null, |r| name(&r.name))),
+        ("secretRef", v.secret_ref.as_ref().map_or(Value::Null, |r| name(&r.name))),
+    ])
 }
 
 /// A volume's reference to a ConfigMap or Secret; volumes of other sources show nothing we follow.
@@ -221,7 +266,9 @@ mod tests {
                     "uid": "r", "controller": true}]},
             "spec": {"nodeName": "node1",
                 "containers": [{"name": "app", "image": "i", "command": ["hunter2"], "args": ["hunter2"],
-                    "env": [{"name": "P", "value": "hunter2"}],
+                    "env": [{"name": "P", "value": "hunter2"},
+                        {"name": "Q", "valueFrom": {"secretKeyRef": {"name": "t", "key": "q"}}}],
+                    "envFrom": [{"prefix": "E_", "configMapRef": {"name": "env"}}],
                     "resources": {"limits": {"memory": "64Mi"}}}],
                 "volumes": [
                     {"name": "c", "configMap": {"name": "app", "items": [{"key": "k", "path": "p"}]}},
@@ -252,6 +299,10 @@ mod tests {
         assert_eq!((workload.kind.as_str(), workload.name.as_str()), ("Deployment", "checkout"));
         assert_eq!(facts.node.as_deref(), Some("node1"));
         let mounts: Vec<_> = facts.mounts.iter().map(|(k, n)| (*k, n.as_str())).collect();
-        assert_eq!(mounts, [("ConfigMap", "app"), ("Secret", "s")]);
+        assert_eq!(mounts, [("ConfigMap", "app"), ("ConfigMap", "env"), ("Secret", "s"), ("Secret", "t")]);
+        assert_eq!(
+            state["spec"]["containers"][0]["env"],
+            json!([{"name": "Q", "valueFrom": {"secretKeyRef": {"name": "t", "key": "q"}}}])
+        );
     }
 }
