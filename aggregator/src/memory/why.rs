@@ -144,7 +144,7 @@ fn newest(
         let page = recall.facts(&query)?;
         for event in page.iter().rev() {
             let Some(sort) = sort(event) else { continue };
-            if found.as_ref().is_none_or(|(best, _)| *best < sort) {
+            if found.as_ref().is_none_or(|best| rank(best) < rank(&(sort, Arc::clone(event)))) {
                 found = Some((sort, Arc::clone(event)));
             }
         }
@@ -157,6 +157,12 @@ fn newest(
         }
     }
     Ok(found)
+}
+
+/// By the last instant: the end of a container, floored to its second, is not before the kill that it shows, and
+/// is the better one to start from, because the kill stands above it.
+fn rank((sort, event): &(Sort, Arc<Event>)) -> (Sort, Timestamp, Timestamp, EventId) {
+    (*sort, event.occurred.latest, event.occurred.at, event.event_id)
 }
 
 /// The kinds that [`sort`] knows.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aftertrace_api::proto;
 use aftertrace_api::proto::item::Item;
-use aftertrace_model::{Event, EventId, Gap, GapReason, Kind, Severity, attribute};
+use aftertrace_model::{Event, EventId, Gap, GapReason, Kind, Occurrence, Severity, attribute};
 use tonic::Code;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
@@ -129,6 +129,11 @@ async fn what_why_starts_from_is_the_newest_of_the_surest_sort() {
         e
     };
     let signal = |e: Event, name: &str| with_result(e, name, attribute::SIGNAL_DELIVERED);
+    // A status: the kill below comes within its second.
+    let floored = |mut e: Event| {
+        e.occurred.latest = e.occurred.at.plus_micros(999_999);
+        e
+    };
     let expected = [
         ("sigkill", signal(fact("sigkill", Kind::ProcessKilled, 1), "SIGKILL")),
         ("sigterm", signal(fact("sigterm", Kind::ProcessKilled, 1), "SIGTERM")),
@@ -136,11 +141,15 @@ async fn what_why_starts_from_is_the_newest_of_the_surest_sort() {
         ("exited", by_signal(fact("exited", Kind::ProcessExited, 1), None)),
         ("killed", fact("killed", Kind::OomKill, 1)),
         ("swapped", fact("swapped", Kind::ConfigSwapped, 1)),
+        ("ended", floored(fact("ended", Kind::ContainerTerminated, 1))),
     ];
     let mut events: Vec<_> = expected.iter().map(|(_, e)| e.clone()).collect();
     // Later, and less to whoever asks.
     let episode = Some(EventId(Uuid::from_u128(5)));
+    let killed = signal(fact("ended", Kind::ProcessKilled, 1), "SIGKILL");
+    let half = Occurrence::within(killed.occurred.at.plus_micros(500_000), 50);
     events.extend([
+        Event { occurred: half, ..killed },
         fact("sigkill", Kind::ConfigStale, 2),
         fact("stale", Kind::ConfigSwapped, 2),
         by_signal(fact("killed", Kind::ProcessExited, 2), episode),

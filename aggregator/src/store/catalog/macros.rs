@@ -14,7 +14,7 @@ const DEPTH_MAX: u32 = 8;
 
 /// The event of a pod that `why` starts from, as `Memory.Why`: its latest failure, or else its latest trouble,
 /// or else its latest swap.
-const ANCHOR: &str = "SELECT b.id FROM (SELECT a.event_id AS id, a.occurred_at AS t, CASE \
+const ANCHOR: &str = "SELECT b.id FROM (SELECT a.event_id AS id, a.occurred_at AS t, a.latest AS l, CASE \
      WHEN a.kind = 'oom_kill' OR (a.kind = 'container_terminated' AND a.severity = 'error') \
        OR (a.kind = 'process_killed' AND a.reason = 'SIGKILL' \
          AND (a.attributes->>'aftertrace.signal.result') = 'delivered') THEN 2 \
@@ -23,7 +23,7 @@ const ANCHOR: &str = "SELECT b.id FROM (SELECT a.event_id AS id, a.occurred_at A
      WHEN a.kind = 'config_swapped' THEN 0 END AS sort \
      FROM events a WHERE a.namespace = ns AND a.pod = pod_name AND a.kind IN ('oom_kill', 'process_killed', \
      'process_exited', 'container_terminated', 'config_stale', 'config_swapped')) b \
-     WHERE b.sort IS NOT NULL ORDER BY b.sort DESC, b.t DESC, b.id DESC LIMIT 1";
+     WHERE b.sort IS NOT NULL ORDER BY b.sort DESC, b.l DESC, b.t DESC, b.id DESC LIMIT 1";
 
 /// The OOM kills since a time. What the victim held is what the kernel adds up itself.
 const OOM_KILLS: &str = "SELECT v.occurred_at, v.namespace, v.pod, v.container, \
