@@ -51,6 +51,31 @@ pub(crate) fn place(dentry: u64, device: u32) -> Option<Place> {
     None
 }
 
+/// The volume that an inode is the registered root of.
+#[inline(always)]
+pub(crate) fn root_of(inode: u64) -> Option<VolumeKey> {
+    let device: u32 = value(pointer(inode, config!(offsets.inode_sb)), config!(offsets.sb_dev))?;
+    VOLUME_DEVICES.get_ptr(u64::from(device))?;
+    let volume = [u64::from(device), value(inode, config!(offsets.inode_ino))?];
+    VOLUME_ROOTS.get_ptr(volume).is_some().then_some(volume)
+}
+
+/// The address of a dentry of an inode, any if it has several names; 0 if it has none any more.
+#[inline(always)]
+pub(crate) fn of_inode(inode: u64) -> u64 {
+    match pointer(inode, config!(offsets.inode_aliases)) {
+        0 => 0,
+        alias => alias - u64::from(config!(offsets.dentry_alias)),
+    }
+}
+
+/// Whether a dentry is named `name`, by the length that stands with its hash first.
+#[inline(always)]
+pub(crate) fn is_named<const N: usize>(dentry: u64, expected: [u8; N]) -> bool {
+    // On both byte orders the length is the upper half of `hash_len`, as the kernel's `hashlen_len` has it.
+    name_hash(dentry) >> 32 == N as u64 && value::<[u8; N]>(name(dentry), 0) == Some(expected)
+}
+
 /// The inode number behind a dentry.
 #[inline(always)]
 pub(crate) fn inode_number(dentry: u64) -> u64 {

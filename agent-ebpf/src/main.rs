@@ -10,6 +10,8 @@
 //! - [`lifetime`], [`exit`]: when the inits of containers begin and end, and when those victims do
 //! - [`signal`]: who sends SIGKILL or SIGTERM to such an init
 //! - [`swap`]: renames onto `..data`, by which a kubelet publishes a volume's new content
+//! - [`swap_tracing`]: the same by the kernel's own function, told by the volume's identity
+//! - [`notify`]: whom inotify told of it
 //! - [`read_file`]: who opens a file of such a volume first
 //!
 //! The others need no privileged tier: raw tracepoints, tracepoints, `bpf_probe_read_*` and a ring buffer run on
@@ -27,6 +29,7 @@ mod init;
 mod lifetime;
 mod maps;
 mod memcg;
+mod notify;
 mod oom;
 mod oom_decision;
 mod read;
@@ -34,6 +37,7 @@ mod read_file;
 mod reclaim;
 mod signal;
 mod swap;
+mod swap_tracing;
 mod task;
 
 /// Helpers that the kernel offers to GPL-compatible programs only are needed (`bpf_probe_read_kernel`).

@@ -99,6 +99,42 @@ pub(crate) static VOLUME_DEVICES: HashMap<u64, u32> =
 pub(crate) static SEEN_OPENS: LruHashMap<SeenOpen, u32> =
     LruHashMap::with_max_entries(limits::MAX_SEEN_OPENS, 0);
 
+/// By tid: the inotify descriptor of a call to add a watch that has not returned.
+#[map]
+pub(crate) static PENDING_WATCHES: LruHashMap<u32, u32> =
+    LruHashMap::with_max_entries(limits::MAX_PENDING_RENAMES, 0);
+
+/// By the address of an inotify group: who added a watch to it last. A group gets events only after that.
+#[map]
+pub(crate) static WATCHING_GROUPS: LruHashMap<u64, Watcher> =
+    LruHashMap::with_max_entries(limits::MAX_WATCHING_GROUPS, 0);
+
+/// By tgid: when an added watch was told last, in nanoseconds of `CLOCK_BOOTTIME`.
+#[map]
+pub(crate) static TOLD_WATCHES: LruHashMap<u32, u64> =
+    LruHashMap::with_max_entries(limits::MAX_WATCHING_PROCESSES, 0);
+
+/// Notices that have been told, by group, volume's inode and generation's name.
+#[map]
+pub(crate) static SEEN_NOTICES: LruHashMap<[u64; 3], u32> =
+    LruHashMap::with_max_entries(limits::MAX_SEEN_NOTICES, 0);
+
+/// Who watches.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Watcher {
+    /// The kernfs id of the container's cgroup.
+    pub(crate) cgroup_id: u64,
+    /// When the process was made.
+    pub(crate) process_start_boot_ns: u64,
+    /// The process.
+    pub(crate) tgid: u32,
+    /// Zero; the kernel copies the whole value.
+    pub(crate) padding: u32,
+    /// Its name.
+    pub(crate) comm: [u8; limits::COMM_BYTES],
+}
+
 /// One file of one generation, opened in one container.
 #[derive(Clone, Copy)]
 #[repr(C)]

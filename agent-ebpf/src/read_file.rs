@@ -134,7 +134,6 @@ fn opened<C>(ctx: &C, file: u64, task: u64, call: u32) {
     unsafe {
         (&raw mut (*record).header).write(header::<FileOpen>(kind::FILE_OPEN, boot_ns()));
         (&raw mut (*record).task).write(task::identity(task));
-        (&raw mut (*record).process_start_boot_ns).write(task::process_start_boot_ns(task));
         (&raw mut (*record).cgroup_id).write(container.id);
         (&raw mut (*record).volume).write(place.volume);
         (&raw mut (*record).inode).write(seen.inode);

@@ -194,7 +194,7 @@ fn target_is_data(address: u64) -> Target {
 /// One argument out of a tracepoint's context; nothing if this call does not have it.
 #[expect(unsafe_code, reason = "the context is read through a helper by raw address")]
 #[inline(always)]
-fn argument<T: Copy>(ctx: &TracePointContext, offset: u32) -> Option<T> {
+pub(crate) fn argument<T: Copy>(ctx: &TracePointContext, offset: u32) -> Option<T> {
     if offset == NO_OFFSET {
         return None;
     }
@@ -204,7 +204,7 @@ fn argument<T: Copy>(ctx: &TracePointContext, offset: u32) -> Option<T> {
 
 /// The inode number of a task's mount namespace.
 #[inline(always)]
-fn mount_namespace(task: u64) -> u32 {
+pub(crate) fn mount_namespace(task: u64) -> u32 {
     let mnt_ns = pointer(pointer(task, config!(offsets.task_nsproxy)), config!(offsets.nsproxy_mnt_ns));
     value(mnt_ns, config!(offsets.mnt_ns_inum)).unwrap_or(ABSENT_U32)
 }

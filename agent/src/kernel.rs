@@ -46,7 +46,7 @@ pub use loss::{KernelLoss, LossReason, Losses};
 pub use pod_cgroups::{FoundCgroup, KubeletCgroups, PodCgroups};
 pub use record::{
     CgroupChange, Charge, ChargedLevel, Exec, Exit, FileOpen, InitExit, InitPlace, LastReclaim, Limit,
-    MemcgLevel, OomConstraint, OomDecision, OomKill, OomLimit, OomRole, OpenCall, PodLevel, Record, Rename,
-    RenameCall, Signal, SignalBy, SignalResult, Task, VolumeId,
+    MemcgLevel, Notice, OomConstraint, OomDecision, OomKill, OomLimit, OomRole, OpenCall, PodLevel, Record,
+    Rename, RenameCall, Signal, SignalBy, SignalResult, Task, VolumeId, WatchAdded,
 };
 pub use volumes::WatchedVolumes;

@@ -23,6 +23,7 @@ mod lifetimes;
 mod pressure;
 mod reload;
 mod volumes;
+mod watchers;
 
 mod correlate;
 mod pipeline;
@@ -156,6 +157,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), R
         cgroup_root: config.cgroup_root.clone(),
         proc: config.proc,
         log_root: config.log_root,
+        cgroup_mount: config.cgroupfs.as_ref().map(|fs| fs.path().to_owned()),
         roots,
         pressure: config.cgroupfs.map(|fs| Pressure::new(fs, config.cgroup_root)),
         correlator: Correlator::new(tail),

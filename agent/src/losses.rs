@@ -114,12 +114,14 @@ pub(crate) fn of_kernel(loss: LossReason) -> Option<(&'static str, GapReason, &'
     const PROCESS: &str = "kernel/lifetime";
     const READ: &str = "kernel/config_read";
     const SIGNAL: &str = "kernel/signal";
+    const NOTIFY: &str = "kernel/config_notify";
     let loss = match loss {
         LossReason::Program(loss) => loss,
         LossReason::Recursion { hook } => {
             let component = match hook {
                 hook if hook.contains("rename") => SWAP,
                 hook if hook.contains("open") => READ,
+                hook if hook.contains("inotify") => NOTIFY,
                 hook if hook.contains("cgroup_") || hook.contains("sched_process_") => PROCESS,
                 _ => OOM,
             };
@@ -148,6 +150,7 @@ pub(crate) fn of_kernel(loss: LossReason) -> Option<(&'static str, GapReason, &'
             (SIGNAL, RingFull, "one sender signalled one init too often to be told each time")
         }
         Loss::CgroupTableFull => (PROCESS, RingFull, "the table of the pods' cgroups was full"),
+        Loss::RingFullNotice => (NOTIFY, RingFull, "no room in the ring for an inotify event"),
         Loss::RingFullRead => (READ, RingFull, "no room in the ring for an open of a volume's file"),
         Loss::RingFullOomDecision => (OOM, RingFull, "no room in the ring for an OOM decision"),
         Loss::ReclaimTableFull => (OOM, RingFull, "the table of reclaiming tasks was full"),

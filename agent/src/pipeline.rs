@@ -8,6 +8,7 @@ mod attributed;
 mod claims;
 mod processes;
 mod reloads;
+mod watches;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -93,6 +94,8 @@ pub(crate) struct Parts {
     pub(crate) proc: std::path::PathBuf,
     /// Where the kubelet keeps its containers' logs.
     pub(crate) log_root: std::path::PathBuf,
+    /// Where the hierarchy with the memory controller is mounted.
+    pub(crate) cgroup_mount: Option<std::path::PathBuf>,
     pub(crate) roots: Roots,
     pub(crate) pressure: Option<Pressure>,
     pub(crate) correlator: Correlator,
@@ -131,6 +134,7 @@ pub(crate) struct Pipeline {
     lacks_cgroups: bool,
     environments: Environments,
     reload: Reload,
+    watches: watches::Watches,
     /// Whether kernel records wait to be taken in.
     records_wait: bool,
     episodes: Episodes,
@@ -161,6 +165,7 @@ impl Pipeline {
             lacks_cgroups: false,
             environments: Environments::default(),
             reload: Reload::new(sees_opens.then(clock::now)),
+            watches: watches::Watches::default(),
             records_wait: false,
             facts: Facts::new(parts.origin.clone()),
             parts,
@@ -242,6 +247,8 @@ impl Pipeline {
             Record::OomDecision(decision) => self.episodes.announce(decision),
             Record::Rename(rename) => self.rename(rename).await,
             Record::FileOpen(open) => self.opened(*open).await,
+            Record::Notice(notice) => self.notice(notice).await,
+            Record::WatchAdded(added) => self.watch_added(&added),
             Record::CgroupMade(made) => self.containers.made(&made, &self.parts.cgroup_root),
             Record::CgroupGone(gone) => self.containers.gone(&gone),
             Record::Exit(exit) => self.attribute(Waiting::Exit(exit)).await,
@@ -254,7 +261,10 @@ impl Pipeline {
     async fn rename(&mut self, rename: Box<Rename>) {
         let at = self.at(rename.boot_ns).at;
         match self.parts.roots.judge(&rename, at) {
-            Outcome::Mounted(id) => self.reload.mounted(id),
+            Outcome::Mounted(id) => {
+                self.reload.mounted(id);
+                self.watches.watchers.forget(id);
+            }
             Outcome::Known => {}
             Outcome::Rejected(why) => {
                 debug!(%why, pid = rename.writer.tgid, "a rename onto ..data is no certain swap");
@@ -346,6 +356,7 @@ impl Pipeline {
             self.clock_error_ns = self.wall.to_wall(crate::kernel::clock::boot_now_ns()).error_ns;
             self.parts.roots.scan(crate::kernel::clock::boot_now_ns());
             self.reload.keep_registered(&self.parts.roots);
+            self.watches.watchers.retain(|id| self.parts.roots.get(id).is_some());
             self.pods.bound(now);
         }
         self.count_overdue_exits(now);
@@ -354,6 +365,7 @@ impl Pipeline {
         }
         self.ticks += 1;
         self.count_kernel_losses(now);
+        self.look_at_watches(now).await;
         self.judge_stale(now).await;
         self.parts.correlator.count_evicted(&self.parts.ledger);
         self.spool_gaps(now, false).await;

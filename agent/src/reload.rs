@@ -19,13 +19,13 @@ use aftertrace_model::{Content, Event, ObjectRef, Occurrence, Timestamp};
 use crate::attribute::cgroup_name::{CgroupUid, ContainerId};
 use crate::attribute::pods::KnownPod;
 use crate::draft::Origin;
-use crate::kernel::{FileOpen, Rename, VolumeId};
+use crate::kernel::{FileOpen, Notice, Rename, VolumeId};
 use crate::volumes::files::Listing;
 use crate::volumes::path::VolumePath;
 use crate::volumes::roots::{Root, Roots, Swap};
 use crate::volumes::sources::MountedObject;
 
-pub(crate) use events::read_event;
+pub(crate) use events::{notified_event, read_event, watched_event};
 use held::Held;
 
 /// Most volumes with opens or swaps; a node has a few hundred. Of one more, nothing is claimed.
@@ -66,6 +66,11 @@ struct Volume {
     contents: Vec<(ObjectRef, Content)>,
     /// When an open of this volume may last have been missed.
     missed_at: Option<Timestamp>,
+    /// Containers whose watches tell them nothing any more, with the number of the last generation that they
+    /// could be told of.
+    deaf: HashMap<ContainerId, u32>,
+    /// Containers that were told of a generation, with its number.
+    notified: HashMap<ContainerId, u32>,
 }
 
 /// When a file last changed.
@@ -95,7 +100,9 @@ pub(crate) struct SwapFact {
     pub(crate) generation: String,
     /// When.
     pub(crate) occurred: Occurrence,
-    /// When the call returned, by the boot clock.
+    /// When the call was entered, by the boot clock.
+    pub(crate) enter_boot_ns: u64,
+    /// When it returned.
     pub(crate) boot_ns: u64,
     /// Files that changed; `None` where a generation was too large to compare.
     pub(crate) changed: Option<Vec<String>>,
@@ -206,6 +213,40 @@ impl Reload {
         Some(Read { open, uid, container, path, swap, is_changed })
     }
 
+    /// How a container's watches on a volume were found after its last swap.
+    pub(crate) fn watches(&mut self, id: VolumeId, container: &ContainerId, is_deaf: bool) {
+        let Some(volume) = self.volumes.get_mut(&id) else { return };
+        let number = volume.number;
+        if !is_deaf {
+            volume.deaf.remove(container);
+        } else if volume.deaf.len() < READERS_MAX {
+            volume.deaf.entry(container.clone()).or_insert(number);
+        }
+    }
+
+    /// A container was told by inotify of a swap: of the last one, or by the end of the generation before.
+    /// Returns the swap if it was the first time.
+    pub(crate) fn notified(&mut self, notice: &Notice, container: &ContainerId) -> Option<Arc<SwapFact>> {
+        let volume = self.volumes.get_mut(&notice.volume)?;
+        let swap = volume.swap.as_ref()?;
+        let is_of_last = match &notice.generation {
+            None => notice.boot_ns >= swap.enter_boot_ns,
+            Some(generation) => volume.older.back().is_some_and(|(previous, _)| previous == generation),
+        };
+        if !is_of_last || volume.notified.get(container) == Some(&volume.number) {
+            return None;
+        }
+        if volume.notified.len() < READERS_MAX || volume.notified.contains_key(container) {
+            volume.notified.insert(container.clone(), volume.number);
+        }
+        Some(Arc::clone(swap))
+    }
+
+    /// The last swap of a volume.
+    pub(crate) fn last_swap(&self, id: VolumeId) -> Option<Arc<SwapFact>> {
+        self.volumes.get(&id)?.swap.clone()
+    }
+
     /// Takes in a confirmed swap; returns the opens that were waiting for it, in their order.
     pub(crate) fn swapped(
         &mut self,
@@ -227,6 +268,7 @@ impl Reload {
             volume: swap.volume.clone(),
             generation: swap.generation.clone(),
             occurred,
+            enter_boot_ns: rename.enter_boot_ns,
             boot_ns: rename.boot_ns,
             changed: swap.changed.clone(),
             listing: swap.listing.clone(),

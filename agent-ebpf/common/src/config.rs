@@ -178,6 +178,18 @@ pub struct Offsets {
     pub inode_mode: u32,
     /// `super_block.s_dev`.
     pub sb_dev: u32,
+    /// `renamedata.old_dentry`.
+    pub renamedata_old_dentry: u32,
+    /// `renamedata.new_dentry`.
+    pub renamedata_new_dentry: u32,
+    /// `dentry.d_u.d_alias`, by which an inode lists its entries.
+    pub dentry_alias: u32,
+    /// `inode.i_dentry.first`.
+    pub inode_aliases: u32,
+    /// `fsnotify_mark.group`.
+    pub mark_group: u32,
+    /// `qstr.name`.
+    pub qstr_name: u32,
 }
 
 impl Offsets {
@@ -259,6 +271,12 @@ impl Offsets {
         inode_sb: NO_OFFSET,
         inode_mode: NO_OFFSET,
         sb_dev: NO_OFFSET,
+        renamedata_old_dentry: NO_OFFSET,
+        renamedata_new_dentry: NO_OFFSET,
+        dentry_alias: NO_OFFSET,
+        inode_aliases: NO_OFFSET,
+        mark_group: NO_OFFSET,
+        qstr_name: NO_OFFSET,
     };
 }
 
@@ -305,6 +323,10 @@ pub struct Config {
     /// Where `ret` lies in the `sys_exit` tracepoints of the open calls, by [`crate::record::open_call`];
     /// [`NO_OFFSET`] for a call that this kernel lacks.
     pub opens: [u32; 3],
+    /// Where `fd` lies in `sys_enter_inotify_add_watch`.
+    pub add_watch_fd: u32,
+    /// Where `ret` lies in `sys_exit_inotify_add_watch`.
+    pub add_watch_ret: u32,
     /// One of [`mark_victim_passes`].
     pub mark_victim_passes: u32,
     /// The bit of the memory controller in `cgroup_root.subsys_mask`; 0 if it is not known.
@@ -319,11 +341,13 @@ impl Config {
         offsets: Offsets::NONE,
         renames: [RenameFormat::NONE; 3],
         opens: [NO_OFFSET; 3],
+        add_watch_fd: NO_OFFSET,
+        add_watch_ret: NO_OFFSET,
         mark_victim_passes: mark_victim_passes::UNKNOWN,
         memory_controller: 0,
         kubepods_level: NO_OFFSET,
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 76 * 4);
-const _: () = assert!(size_of::<Config>() == 76 * 4 + 3 * 24 + 6 * 4);
+const _: () = assert!(size_of::<Offsets>() == 82 * 4);
+const _: () = assert!(size_of::<Config>() == 82 * 4 + 3 * 24 + 8 * 4);

@@ -105,6 +105,19 @@ pub const MAX_SIGNALS_IN_WINDOW: u32 = 16;
 
 /// The window of [`MAX_SIGNALS_IN_WINDOW`], in nanoseconds.
 pub const SIGNAL_WINDOW_NS: u64 = 10_000_000_000;
+/// Inotify groups of containers whose owner is remembered. A container has a handful; the oldest is forgotten
+/// (LRU) and its events are then nobody's.
+pub const MAX_WATCHING_GROUPS: u32 = 16_384;
+
+/// Processes that added a watch of late: what is told of each is limited.
+pub const MAX_WATCHING_PROCESSES: u32 = 4_096;
+
+/// Least time between two records of added watches of one process, in nanoseconds. The agent looks at all of
+/// a process's watches, and a little later than this.
+pub const WATCH_ADDED_PERIOD_NS: u64 = 1_000_000_000;
+
+/// Notices about a removed generation that have been told: a watcher gets one for each file of it.
+pub const MAX_SEEN_NOTICES: u32 = 4_096;
 
 /// Bytes of the ring buffer unless the agent sets another size: about 240 OOM kills or 850 swaps.
 pub const DEFAULT_RING_BYTES: u32 = 1 << 20;

@@ -48,11 +48,13 @@ pub enum Loss {
     RingFullSignal = 19,
     /// One sender's cgroup signalled one init too often; the next record says how often.
     SignalFlood = 20,
+    /// The ring buffer had no room for an inotify event about a volume, or for an added watch.
+    RingFullNotice = 21,
 }
 
 impl Loss {
     /// All reasons, in the order of their slots.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::RingFullOomKill,
         Self::RingFullRename,
         Self::RingFullExit,
@@ -74,6 +76,7 @@ impl Loss {
         Self::RingFullExec,
         Self::RingFullSignal,
         Self::SignalFlood,
+        Self::RingFullNotice,
     ];
 
     /// The number of slots in the per-CPU array.

@@ -41,6 +41,12 @@ pub mod kind {
     pub const INIT_EXIT: u32 = 13;
     /// [`super::Signal`].
     pub const SIGNAL: u32 = 14;
+    /// [`super::VolumeRename`].
+    pub const VOLUME_RENAME: u32 = 21;
+    /// [`super::Notice`].
+    pub const NOTICE: u32 = 22;
+    /// [`super::WatchAdded`].
+    pub const WATCH_ADDED: u32 = 23;
 }
 
 /// What a cgroup is in the kubelet's tree: the values of the map `POD_CGROUPS` and of
@@ -399,8 +405,6 @@ pub struct FileOpen {
     pub header: Header,
     /// Who opened.
     pub task: Task,
-    /// When the process, not the thread, was made, in nanoseconds of `CLOCK_BOOTTIME`.
-    pub process_start_boot_ns: u64,
     /// The kernfs id of the container's cgroup, or of the pod's if it is in no container's.
     pub cgroup_id: u64,
     /// The volume, as registered.
@@ -417,7 +421,6 @@ pub struct FileOpen {
     pub name: [u8; FILE_NAME_BYTES],
 }
 
-const _: () = assert!(size_of::<FileOpen>() == 112 + 2 * FILE_NAME_BYTES);
 /// A container's init executes its program, once in the life of its cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
@@ -492,6 +495,68 @@ pub struct Signal {
     pub sender_levels: [[u8; CGROUP_NAME_BYTES]; MAX_SENDER_LEVELS],
 }
 
+/// A rename whose target is named `..data`, told by the directory that it lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct VolumeRename {
+    /// `boot_ns` is the time the kernel's function returned.
+    pub header: Header,
+    /// When it was entered, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub enter_boot_ns: u64,
+    /// Who renamed.
+    pub writer: Task,
+    /// What the function returned: 0, or a negated errno.
+    pub result: i64,
+    /// The target's directory, whether or not it is registered.
+    pub volume: VolumeKey,
+    /// The inode number of the writer's mount namespace.
+    pub mount_namespace: u32,
+    /// 1 if what was renamed was named `..data_tmp`, 0 if not.
+    pub is_staged: u32,
+}
+
+/// An inotify event about a registered volume, as it was queued for a group of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct Notice {
+    /// `boot_ns` is the time it was queued.
+    pub header: Header,
+    /// The kernfs id of the watcher's cgroup, as of [`FileOpen`].
+    pub cgroup_id: u64,
+    /// When the watcher's process was made, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub process_start_boot_ns: u64,
+    /// The volume, as registered.
+    pub volume: VolumeKey,
+    /// The watcher: the process that last added a watch to the group.
+    pub tgid: u32,
+    /// The event, as `inotify(7)` has it.
+    pub mask: u32,
+    /// The watcher's name when it added that watch, NUL-terminated.
+    pub comm: [u8; COMM_BYTES],
+    /// The generation that it watches, NUL-terminated; first byte NUL if it watches the volume's root and was
+    /// told of `..data`.
+    pub generation: [u8; FILE_NAME_BYTES],
+}
+
+/// A process of a container added a watch to an inotify group; told once a second for each process at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
+#[repr(C)]
+pub struct WatchAdded {
+    /// `boot_ns` is the time the call returned.
+    pub header: Header,
+    /// Who added it.
+    pub task: Task,
+    /// The kernfs id of its cgroup, as of [`FileOpen`].
+    pub cgroup_id: u64,
+}
+
+const _: () = assert!(size_of::<VolumeRename>() == 56 + size_of::<Task>());
+const _: () = assert!(size_of::<Notice>() == 72 + FILE_NAME_BYTES);
+const _: () = assert!(size_of::<WatchAdded>() == 24 + size_of::<Task>());
+const _: () = assert!(size_of::<FileOpen>() == 56 + size_of::<Task>() + 2 * FILE_NAME_BYTES);
 const _: () = assert!(size_of::<Header>() == 16);
 const _: () = assert!(size_of::<Exec>() == 32 + 2 * size_of::<Task>() + EXECUTABLE_BYTES);
 const _: () = assert!(size_of::<InitExit>() == 40 + size_of::<Task>());

@@ -179,6 +179,11 @@ impl Pods {
         Some((known, known.lives.get(id)?))
     }
 
+    /// The pod whose status lists a container.
+    pub(crate) fn of_container(&self, id: &ContainerId) -> Option<&KnownPod> {
+        self.by_uid.values().find(|known| known.lives.contains_key(id))
+    }
+
     /// Pods that are not deleted, in no order.
     pub(crate) fn live(&self) -> impl Iterator<Item = &KnownPod> {
         self.by_uid.values().filter(|p| !p.is_deleted())

@@ -10,7 +10,7 @@ use aya::{
 use tracing::{debug, info, warn};
 
 use super::{
-    hook::{self, HookError, MissingHook, Subject, SubjectStatus},
+    hook::{self, HookError, MissingHook, Subject, SubjectStatus, Tier},
     loss::WatchedProgram,
     offsets::{Located, MissingFact},
     plan::{Hook, PLANS, Plan},
@@ -65,7 +65,7 @@ fn try_plan(
 ) -> bool {
     let mut attached = Vec::new();
     for hook in plan.hooks {
-        match attach(programs, hook, plan.subject, target) {
+        match attach(programs, hook, plan, target) {
             Ok(program) => attached.push(program),
             Err(error) => {
                 let error = if target.is_locked_down { error.in_lockdown() } else { error };
@@ -92,10 +92,10 @@ fn try_plan(
 fn attach(
     programs: &mut Ebpf,
     hook: &Hook,
-    subject: Subject,
+    plan: &Plan,
     target: &Target,
 ) -> Result<WatchedProgram, HookError> {
-    check_needs(subject, &target.located)?;
+    check_needs(plan.subject, plan.tier, &target.located)?;
     target.formats.check(hook.label)?;
     let program = programs.program_mut(hook.program).ok_or(HookError::NotBuilt)?;
     load(program, hook.label, target)?;
@@ -139,7 +139,7 @@ fn unload(program: &mut Program) -> Result<(), ProgramError> {
 }
 
 /// A hook whose records would say nothing is not attached.
-fn check_needs(subject: Subject, located: &Located) -> Result<(), HookError> {
+fn check_needs(subject: Subject, tier: Tier, located: &Located) -> Result<(), HookError> {
     let o = &located.offsets;
     let is_pairing_known = located.mark_victim_passes != mark_victim_passes::UNKNOWN;
     let needs: &[(bool, &str)] = match subject {
@@ -180,9 +180,30 @@ fn check_needs(subject: Subject, located: &Located) -> Result<(), HookError> {
             (o.task_pid != NO_OFFSET, "a task's tid"),
             (o.siginfo_code != NO_OFFSET, "whether a signal comes from a process"),
         ],
+        Subject::Swap if tier == Tier::Tracing => &[
+            (o.task_tgid != NO_OFFSET, "a task's tgid"),
+            (o.task_pid != NO_OFFSET, "a task's tid"),
+            (o.renamedata_new_dentry != NO_OFFSET, "what a rename renames"),
+            (o.dentry_name_hash != NO_OFFSET, "the hash of a directory entry's name"),
+            (o.dentry_name != NO_OFFSET, "a directory entry's name"),
+            (o.dentry_parent != NO_OFFSET, "a directory entry's parent"),
+            (o.dentry_inode != NO_OFFSET, "a directory entry's inode"),
+            (o.dentry_sb != NO_OFFSET, "a directory entry's file system"),
+            (o.inode_ino != NO_OFFSET, "an inode's number"),
+            (o.sb_dev != NO_OFFSET, "a file system's device"),
+        ],
         Subject::Swap => {
             &[(o.task_tgid != NO_OFFSET, "a task's tgid"), (o.task_pid != NO_OFFSET, "a task's tid")]
         }
+        Subject::Notify if tier == Tier::Tracing => &[
+            (o.mark_group != NO_OFFSET, "whose an inotify watch is"),
+            (o.file_private != NO_OFFSET, "an inotify group"),
+            (o.inode_ino != NO_OFFSET, "an inode's number"),
+            (o.inode_sb != NO_OFFSET, "an inode's file system"),
+            (o.sb_dev != NO_OFFSET, "a file system's device"),
+            (o.qstr_name != NO_OFFSET, "the name in an inotify event"),
+        ],
+        Subject::Notify => &[(o.task_tgid != NO_OFFSET, "a task's tgid")],
     };
     let Some((_, fact)) = needs.iter().find(|(is_known, _)| !is_known) else { return Ok(()) };
     let missing = located.missing.iter().find(|missing| missing.fact == *fact).cloned();

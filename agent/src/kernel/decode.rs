@@ -16,14 +16,16 @@ use zerocopy::FromBytes;
 
 use super::record::{
     CgroupChange, Charge, ChargedLevel, Exec, Exit, FileOpen, InitExit, InitPlace, LastReclaim, Limit,
-    MemcgLevel, OomConstraint, OomDecision, OomKill, OomLimit, OomRole, OpenCall, PodLevel, Record, Rename,
-    RenameCall, Signal, SignalBy, SignalResult, Task, VolumeId,
+    MemcgLevel, Notice, OomConstraint, OomDecision, OomKill, OomLimit, OomRole, OpenCall, PodLevel, Record,
+    Rename, RenameCall, Signal, SignalBy, SignalResult, Task, VolumeId, WatchAdded,
 };
 
 /// The working directory in place of a directory's descriptor.
 const AT_FDCWD: i32 = -100;
 /// The last component of every rename that is reported.
 const DATA: &str = "..data";
+/// What a kubelet renames onto it.
+const DATA_TMP: &str = "..data_tmp";
 
 /// Why bytes are not a record. Each is a defect, of this build or of the kernel's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +95,9 @@ impl Decoder {
             kind::SIGNAL => signal(whole(bytes)?).map(|signal| Record::Signal(Box::new(signal))),
             kind::CGROUP_MADE => cgroup_change(whole(bytes)?).map(Record::CgroupMade),
             kind::CGROUP_GONE => cgroup_change(whole(bytes)?).map(Record::CgroupGone),
+            kind::VOLUME_RENAME => volume_rename(whole(bytes)?).map(|r| Record::Rename(Box::new(r))),
+            kind::NOTICE => notice(whole(bytes)?).map(|notice| Record::Notice(Box::new(notice))),
+            kind::WATCH_ADDED => watch_added(whole(bytes)?).map(Record::WatchAdded),
             kind::FILE_OPEN => file_open(whole(bytes)?).map(|open| Record::FileOpen(Box::new(open))),
             kind::OOM_DECISION => {
                 self.oom_decision(whole(bytes)?).map(|decision| Record::OomDecision(Box::new(decision)))
@@ -231,12 +236,7 @@ fn rename(raw: &raw::Rename) -> Result<Rename, DecodeError> {
         enter_boot_ns: raw.enter_boot_ns,
         writer: task(&raw.writer)?,
         mount_namespace: known_u32(raw.mount_namespace),
-        result: match raw.result {
-            0 => Ok(()),
-            // The kernel's error numbers are 1 to 4095; anything else was not read.
-            error @ -4095..0 => Err(-error as i32),
-            _ => return Err(DecodeError::Unknown("result")),
-        },
+        result: result(raw.result)?,
         call: match raw.call {
             rename_call::RENAME => RenameCall::Rename,
             rename_call::RENAMEAT => RenameCall::Renameat,
@@ -248,7 +248,55 @@ fn rename(raw: &raw::Rename) -> Result<Rename, DecodeError> {
         flags: raw.flags,
         old_path: path(&raw.old_path),
         new_path,
+        volume: None,
     })
+}
+
+fn result(raw: i64) -> Result<Result<(), i32>, DecodeError> {
+    match raw {
+        0 => Ok(Ok(())),
+        // The kernel's error numbers are 1 to 4095; anything else was not read.
+        error @ -4095..0 => Ok(Err(-error as i32)),
+        _ => Err(DecodeError::Unknown("result")),
+    }
+}
+
+fn volume_rename(raw: &raw::VolumeRename) -> Result<Rename, DecodeError> {
+    Ok(Rename {
+        boot_ns: raw.header.boot_ns,
+        enter_boot_ns: raw.enter_boot_ns,
+        writer: task(&raw.writer)?,
+        mount_namespace: known_u32(raw.mount_namespace),
+        result: result(raw.result)?,
+        call: RenameCall::Any,
+        old_dfd: None,
+        new_dfd: None,
+        flags: 0,
+        old_path: PathBuf::from(if raw.is_staged == 1 { DATA_TMP } else { "" }),
+        new_path: PathBuf::from(DATA),
+        volume: Some(volume(raw.volume)?),
+    })
+}
+
+fn notice(raw: &raw::Notice) -> Result<Notice, DecodeError> {
+    let text = |bytes| match until_nul(bytes) {
+        [] => None,
+        text => Some(String::from_utf8_lossy(text).into_owned()),
+    };
+    Ok(Notice {
+        boot_ns: raw.header.boot_ns,
+        cgroup_id: known(raw.cgroup_id),
+        tgid: known_u32(raw.tgid).ok_or(DecodeError::NoIdentity)?,
+        process_start_boot_ns: known(raw.process_start_boot_ns),
+        comm: text(&raw.comm),
+        volume: volume(raw.volume)?,
+        mask: raw.mask,
+        generation: text(&raw.generation),
+    })
+}
+
+fn watch_added(raw: &raw::WatchAdded) -> Result<WatchAdded, DecodeError> {
+    Ok(WatchAdded { boot_ns: raw.header.boot_ns, task: task(&raw.task)?, cgroup_id: known(raw.cgroup_id) })
 }
 
 fn file_open(raw: &raw::FileOpen) -> Result<FileOpen, DecodeError> {
@@ -259,7 +307,6 @@ fn file_open(raw: &raw::FileOpen) -> Result<FileOpen, DecodeError> {
     Ok(FileOpen {
         boot_ns: raw.header.boot_ns,
         task: task(&raw.task)?,
-        process_start_boot_ns: known(raw.process_start_boot_ns),
         cgroup_id: known(raw.cgroup_id),
         volume: volume(raw.volume)?,
         inode: known(raw.inode),

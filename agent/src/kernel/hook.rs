@@ -23,16 +23,19 @@ pub enum Subject {
     Swap,
     /// First opens of files of registered volumes.
     Read,
+    /// Who watches registered volumes by inotify, and who is told of a swap.
+    Notify,
 }
 
 impl Subject {
     /// All subjects, in the order in which they are attached: what a hook hands on to is there before it.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Lifetime,
         Self::Signal,
         Self::Reclaim,
         Self::OomDecision,
         Self::OomKill,
+        Self::Notify,
         Self::Read,
         Self::Swap,
     ];
@@ -48,6 +51,7 @@ impl Subject {
             Self::Signal => "signal",
             Self::Swap => "swap",
             Self::Read => "config_read",
+            Self::Notify => "config_notify",
         }
     }
 
@@ -59,6 +63,12 @@ impl Subject {
                 &["renames by io_uring and by 32-bit programs, which run no system-call tracepoint"]
             }
             (Self::Read, Tier::Tracepoint) => &["files opened by io_uring, by 32-bit programs, or by handle"],
+            (Self::Notify, Tier::Tracepoint) => &[
+                "whether a watcher of a volume was told of its swap (only who watches, and which watches are dead)",
+            ],
+            (Self::Notify, Tier::Tracing) => {
+                &["watchers from before the agent's start, until they add a watch"]
+            }
             (Self::OomDecision, Tier::Tracepoint) => &[
                 "constraint, allocation flags and total pages of an OOM decision",
                 "the limit that fired, where decisions for two limits of one container coincide",

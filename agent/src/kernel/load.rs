@@ -152,6 +152,8 @@ impl Kernel {
             offsets: located.offsets,
             renames: formats.renames(),
             opens: formats.opens(),
+            add_watch_fd: formats.add_watch().0,
+            add_watch_ret: formats.add_watch().1,
             mark_victim_passes: located.mark_victim_passes,
             memory_controller: located.memory_controller,
             kubepods_level: config.kubelet_cgroups.as_ref().map_or(NO_OFFSET, KubeletCgroups::kubepods_level),
@@ -274,6 +276,8 @@ mod tests {
             memory_controller: located.memory_controller,
             kubepods_level: 1,
             opens: [16; 3],
+            add_watch_fd: 16,
+            add_watch_ret: 16,
         };
         let without = (0..told.as_bytes().len()).step_by(4).map(|word| {
             let mut bytes = told.as_bytes().to_vec();

@@ -62,6 +62,7 @@ impl LossReason {
             Self::Program(Loss::VictimUnreadable) => "victim_unreadable",
             Self::Program(Loss::RingFullCgroup) => "ring_full_cgroup",
             Self::Program(Loss::CgroupTableFull) => "cgroup_table_full",
+            Self::Program(Loss::RingFullNotice) => "ring_full_config_notify",
             Self::Program(Loss::RingFullRead) => "ring_full_config_read",
             Self::Program(Loss::RingFullOomDecision) => "ring_full_oom_decision",
             Self::Program(Loss::ReclaimTableFull) => "reclaim_table_full",

@@ -68,6 +68,9 @@ pub struct Located {
 const OOM: &[Subject] = &[Subject::OomKill, Subject::OomDecision];
 const SWAP: &[Subject] = &[Subject::Swap];
 const READ: &[Subject] = &[Subject::Read];
+const NOTIFY: &[Subject] = &[Subject::Notify];
+/// What finds a volume needs these.
+const VOLUMES: &[Subject] = &[Subject::Read, Subject::Notify];
 const DECISION: &[Subject] = &[Subject::OomDecision];
 const RECLAIM: &[Subject] = &[Subject::Reclaim];
 const EVERY: &[Subject] = &Subject::ALL;
@@ -145,6 +148,7 @@ pub fn locate(btf: &Btf<'_>) -> Located {
     decisions(&mut finder);
     namespaces(&mut finder);
     files(&mut finder);
+    renames_and_watches(&mut finder);
     mark_victim(&mut finder);
     finder.located
 }
@@ -347,7 +351,7 @@ fn files(f: &mut Finder<'_, '_>) {
     let entry = [Member("f_path"), Member("dentry")];
     f.find("a file's directory entry", READ, |o| &mut o.file_dentry, 8, &[(file, &entry)]);
     f.find("how a file was opened", READ, |o| &mut o.file_flags, 4, &[(file, &[Member("f_flags")])]);
-    f.find("an inotify group", READ, |o| &mut o.file_private, 8, &[(file, &[Member("private_data")])]);
+    f.find("an inotify group", NOTIFY, |o| &mut o.file_private, 8, &[(file, &[Member("private_data")])]);
 
     let entry = "dentry";
     let parent = [Member("d_parent")];
@@ -361,11 +365,35 @@ fn files(f: &mut Finder<'_, '_>) {
     f.find("the hash of a directory entry's name", READ, |o| &mut o.dentry_name_hash, 8, &[(entry, &hash)]);
 
     let inode = "inode";
-    f.find("an inode's number", READ, |o| &mut o.inode_ino, 8, &[(inode, &[Member("i_ino")])]);
-    f.find("an inode's file system", READ, |o| &mut o.inode_sb, 8, &[(inode, &[Member("i_sb")])]);
+    f.find("an inode's number", VOLUMES, |o| &mut o.inode_ino, 8, &[(inode, &[Member("i_ino")])]);
+    f.find("an inode's file system", VOLUMES, |o| &mut o.inode_sb, 8, &[(inode, &[Member("i_sb")])]);
     f.find("an inode's type", READ, |o| &mut o.inode_mode, 2, &[(inode, &[Member("i_mode")])]);
     let device = [Member("s_dev")];
-    f.find("a file system's device", READ, |o| &mut o.sb_dev, 4, &[("super_block", &device)]);
+    f.find("a file system's device", VOLUMES, |o| &mut o.sb_dev, 4, &[("super_block", &device)]);
+}
+
+/// What a rename and an inotify event are about: `renamedata`, `fsnotify_mark`, `qstr`.
+fn renames_and_watches(f: &mut Finder<'_, '_>) {
+    // Not said to be missing from the tracepoint tier, which has no use for it.
+    let data = "renamedata";
+    let none: &[Subject] = &[];
+    let fact = "what a rename renames";
+    f.find(fact, none, |o| &mut o.renamedata_old_dentry, 8, &[(data, &[Member("old_dentry")])]);
+    f.find(fact, none, |o| &mut o.renamedata_new_dentry, 8, &[(data, &[Member("new_dentry")])]);
+    let group = [Member("group")];
+    f.find("whose an inotify watch is", NOTIFY, |o| &mut o.mark_group, 8, &[("fsnotify_mark", &group)]);
+    let name = [Member("name")];
+    f.find("the name in an inotify event", NOTIFY, |o| &mut o.qstr_name, 8, &[("qstr", &name)]);
+    let fact = "the directory entries of an inode";
+    let first = [Member("i_dentry"), Member("first")];
+    f.find(fact, NOTIFY, |o| &mut o.inode_aliases, 8, &[("inode", &first)]);
+    // A list's node is two pointers.
+    let alias = [Member("d_u"), Member("d_alias")];
+    f.find(fact, NOTIFY, |o| &mut o.dentry_alias, 16, &[("dentry", &alias)]);
+    // One without the other leads nowhere.
+    if f.located.offsets.dentry_alias == NO_OFFSET {
+        f.located.offsets.inode_aliases = NO_OFFSET;
+    }
 }
 
 /// What `mark_victim` passes: `(task, uid)` from 6.9 on and in backports of it, `(pid)` before.

@@ -107,6 +107,12 @@ pub(super) const PLANS: &[Plan] = &[
     },
     Plan {
         subject: Subject::Swap,
+        tier: Tier::Tracing,
+        hooks: &[hook("vfs_rename_exit", "fexit:vfs_rename"), hook("vfs_rename_enter", "fentry:vfs_rename")],
+        enough: Enough::All,
+    },
+    Plan {
+        subject: Subject::Swap,
         tier: Tier::Tracepoint,
         hooks: &[
             hook("exit_rename", "tp:syscalls/sys_exit_rename"),
@@ -133,6 +139,22 @@ pub(super) const PLANS: &[Plan] = &[
             hook("exit_openat2", "tp:syscalls/sys_exit_openat2"),
         ],
         enough: Enough::Any,
+    },
+    Plan {
+        subject: Subject::Notify,
+        tier: Tier::Tracing,
+        hooks: &[
+            hook("inotify_handle_inode_event", "fentry:inotify_handle_inode_event"),
+            hook("exit_inotify_add_watch", "tp:syscalls/sys_exit_inotify_add_watch"),
+            hook("enter_inotify_add_watch", "tp:syscalls/sys_enter_inotify_add_watch"),
+        ],
+        enough: Enough::All,
+    },
+    Plan {
+        subject: Subject::Notify,
+        tier: Tier::Tracepoint,
+        hooks: &[hook("exit_inotify_add_watch", "tp:syscalls/sys_exit_inotify_add_watch")],
+        enough: Enough::All,
     },
 ];
 

@@ -29,6 +29,10 @@ pub enum Record {
     CgroupGone(CgroupChange),
     /// A container opened a file of a registered volume for the first time.
     FileOpen(Box<FileOpen>),
+    /// A container was told of a volume by inotify.
+    Notice(Box<Notice>),
+    /// A container began to watch something by inotify.
+    WatchAdded(WatchAdded),
 }
 
 /// One task.
@@ -279,6 +283,9 @@ pub struct Rename {
     pub old_path: PathBuf,
     /// What it was renamed onto, as the writer wrote it; its last component is `..data`. A hint.
     pub new_path: PathBuf,
+    /// The target's directory by its identity, where the kernel's own function told it; the paths are then bare
+    /// names.
+    pub volume: Option<VolumeId>,
 }
 
 /// Which of the rename calls.
@@ -290,10 +297,12 @@ pub enum RenameCall {
     Renameat,
     /// `renameat2(2)`.
     Renameat2,
+    /// Whichever it was: the kernel's own function told it.
+    Any,
 }
 
 impl RenameCall {
-    /// All, in the order of their numbers in records.
+    /// The system calls, in the order of their numbers in records.
     pub const ALL: [Self; 3] = [Self::Rename, Self::Renameat, Self::Renameat2];
 
     /// The call's name in the kernel.
@@ -303,6 +312,7 @@ impl RenameCall {
             Self::Rename => "rename",
             Self::Renameat => "renameat",
             Self::Renameat2 => "renameat2",
+            Self::Any => "vfs_rename",
         }
     }
 }
@@ -323,8 +333,6 @@ pub struct FileOpen {
     pub boot_ns: u64,
     /// Who opened.
     pub task: Task,
-    /// When the process, not the thread, was made; with `task.tgid` an identity for this boot.
-    pub process_start_boot_ns: Option<u64>,
     /// The kernfs id of the container's cgroup, or of the pod's if it is in no container's.
     pub cgroup_id: Option<u64>,
     /// The volume, as registered.
@@ -339,6 +347,38 @@ pub struct FileOpen {
     pub name: String,
     /// The system call; nothing if the kernel's own function saw it, whichever call it was.
     pub call: Option<OpenCall>,
+}
+
+/// An inotify event about a registered volume, queued for a process of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// When it was queued, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// The kernfs id of the watcher's cgroup, as of [`FileOpen`].
+    pub cgroup_id: Option<u64>,
+    /// The watcher: the process that last added a watch to the group.
+    pub tgid: u32,
+    /// When that process was made; with `tgid` an identity for this boot.
+    pub process_start_boot_ns: Option<u64>,
+    /// Its name then.
+    pub comm: Option<String>,
+    /// The volume, as registered.
+    pub volume: VolumeId,
+    /// The event, as `inotify(7)` has it.
+    pub mask: u32,
+    /// The generation that it watches; nothing if it watches the root and was told of `..data`.
+    pub generation: Option<String>,
+}
+
+/// A process of a container added a watch to an inotify group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WatchAdded {
+    /// When, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub boot_ns: u64,
+    /// Who.
+    pub task: Task,
+    /// The kernfs id of its cgroup, as of [`FileOpen`].
+    pub cgroup_id: Option<u64>,
 }
 
 /// Which of the open calls.

@@ -126,6 +126,8 @@ pub(super) struct CallFormats {
     renames: [Result<RenameFormat, TracefsError>; 3],
     /// By [`OpenCall`]: where `ret` lies at the exit.
     opens: [Result<u32, TracefsError>; 3],
+    /// Of `inotify_add_watch`: where `fd` lies at the entry, and `ret` at the exit.
+    add_watch: Result<(u32, u32), TracefsError>,
 }
 
 impl CallFormats {
@@ -136,7 +138,14 @@ impl CallFormats {
             RenameCall::ALL.map(|call| tracefs.clone().and_then(|tracefs| rename_format(tracefs, call)));
         let opens =
             OpenCall::ALL.map(|call| tracefs.clone().and_then(|tracefs| returned(tracefs, call.as_str())));
-        Self { renames, opens }
+        let add_watch = tracefs.and_then(|tracefs| {
+            const CALL: &str = "inotify_add_watch";
+            let enter = tracefs.format("syscalls", &format!("sys_enter_{CALL}"))?;
+            let descriptor = field(&enter, "fd").filter(|field| field.size == 8);
+            let missing = TracefsError::NoSuchField { call: CALL, field: "fd" };
+            Ok((descriptor.ok_or(missing)?.offset, returned(tracefs, CALL)?))
+        });
+        Self { renames, opens, add_watch }
     }
 
     /// What the programs are told of the rename calls.
@@ -149,11 +158,19 @@ impl CallFormats {
         self.opens.each_ref().map(|place| place.as_ref().copied().unwrap_or(NO_OFFSET))
     }
 
+    /// What they are told of `inotify_add_watch`: places of `fd` and `ret`.
+    pub(super) fn add_watch(&self) -> (u32, u32) {
+        self.add_watch.clone().unwrap_or((NO_OFFSET, NO_OFFSET))
+    }
+
     /// Whether the formats that a hook of that label needs are known.
     pub(super) fn check(&self, label: &str) -> Result<(), TracefsError> {
         let is_of = |call: &str| label.starts_with("tp:") && label.ends_with(&format!("_{call}"));
         if let Some(call) = RenameCall::ALL.into_iter().find(|call| is_of(call.as_str())) {
             return self.renames[call as usize].as_ref().map(drop).map_err(Clone::clone);
+        }
+        if is_of("inotify_add_watch") {
+            return self.add_watch.as_ref().map(drop).map_err(Clone::clone);
         }
         if let Some(call) = OpenCall::ALL.into_iter().find(|call| is_of(call.as_str())) {
             return self.opens[call as usize].as_ref().map(drop).map_err(Clone::clone);

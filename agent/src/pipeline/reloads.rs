@@ -39,6 +39,8 @@ impl Pipeline {
     pub(super) async fn swapped(&mut self, swap: Box<Swap>, rename: Box<Rename>) {
         let occurred = self.within(&rename);
         let held = self.reload.swapped(&swap, &rename, occurred);
+        let id = swap.id;
+        self.watch_swap(&swap);
         self.attribute(Waiting::Swap { swap, rename }).await;
         let now = clock::now();
         for (open, uid, container) in held {
@@ -46,6 +48,7 @@ impl Pipeline {
                 self.attribute(Waiting::Read(Box::new(read))).await;
             }
         }
+        self.settle_notices(id).await;
     }
 
     /// When a rename took effect: somewhere within the call.

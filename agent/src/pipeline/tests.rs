@@ -43,6 +43,7 @@ impl Bench {
             cgroup_root: CgroupRoot::default(),
             proc: "/proc".into(),
             log_root: dir.path().join("log"),
+            cgroup_mount: None,
             roots: Roots::new(dir.path(), std::path::Path::new("/proc"), None, key),
             pressure: None,
             correlator: Correlator::new(Vec::new()),

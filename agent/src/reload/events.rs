@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use aftertrace_model::attribute::{
-    FILE, PROCESS_COMMAND, PROCESS_START_BOOT_NS, READ_LATENCY_US, STALE_AFTER_S, VOLUME_GENERATION,
-    VOLUME_NAME,
+    FILE, HELD_GENERATION, PROCESS_COMMAND, PROCESS_START_BOOT_NS, READ_LATENCY_US, STALE_AFTER_S,
+    VOLUME_GENERATION, VOLUME_NAME,
 };
 use aftertrace_model::{
     Content, Event, Kind, ObjectRef, Occurrence, Severity, Source as EventSource, Timestamp, text,
@@ -16,11 +16,13 @@ use serde_json::Value;
 
 use super::judge::{Stale, Unknown, saw_before};
 use super::{Read, SwapFact};
+use crate::attribute::cgroup_name::ContainerId;
 use crate::attribute::pods::{KnownPod, Life, Running};
 use crate::draft::{self, Origin};
-use crate::kernel::OpenCall;
+use crate::kernel::{Notice, OpenCall};
 use crate::volumes::mounts::Part;
 use crate::volumes::sources::{MountedObject, VolumeSources};
+use crate::watchers::{Finding, Reason};
 
 /// Most files named in one event.
 const FILES_MAX: usize = 64;
@@ -70,7 +72,7 @@ pub(crate) fn read_event(
     }
     let comm = text::escape(open.task.comm.as_deref().unwrap_or("?"));
     put(PROCESS_COMMAND, comm.clone().into());
-    if let Some(start) = open.process_start_boot_ns {
+    if let Some(start) = open.task.process_start_boot_ns {
         put(PROCESS_START_BOOT_NS, start.into());
     }
     event.summary = format!(
@@ -84,6 +86,96 @@ pub(crate) fn read_event(
     Some(event)
 }
 
+/// The event of an inotify event that was queued for a container.
+pub(crate) fn notified_event(
+    origin: &Origin,
+    notice: &Notice,
+    swap: &SwapFact,
+    occurred: Occurrence,
+    (pod, container, life): (&KnownPod, &ContainerId, &Life),
+) -> Event {
+    let hook = "fentry:inotify_handle_inode_event";
+    let mut event = draft::event(origin, Kind::ConfigNotified, EventSource::Kernel, hook, occurred);
+    draft::of_life(&mut event, pod, container.as_str(), life);
+    event.boot_ns = Some(notice.boot_ns);
+    event.pid = Some(notice.tgid);
+    event.cgroup_id = notice.cgroup_id;
+    let latency_us = notice.boot_ns.saturating_sub(swap.boot_ns) / 1_000;
+    let comm = text::escape(notice.comm.as_deref().unwrap_or("?"));
+    let attributes = of_swap(&mut event, swap);
+    let mut put = |name: &str, value: Value| attributes.insert(name.to_owned(), value);
+    put("aftertrace.notify.mask", notice.mask.into());
+    put("aftertrace.notify.latency_us", latency_us.into());
+    put("process.pid", notice.tgid.into());
+    put(PROCESS_COMMAND, comm.clone().into());
+    if let Some(start) = notice.process_start_boot_ns {
+        put(PROCESS_START_BOOT_NS, start.into());
+    }
+    let what = match &notice.generation {
+        None => "the new link".to_owned(),
+        Some(generation) => {
+            put(HELD_GENERATION, text::escape(generation).into());
+            "the end of the generation before".to_owned()
+        }
+    };
+    event.summary = format!(
+        "inotify told {comm} (pid {}) in container {} of {} of {what} of volume {}",
+        notice.tgid,
+        text::escape(&life.container),
+        draft::pod_name(&pod.pod),
+        text::escape(&swap.volume.volume),
+    );
+    event
+}
+
+/// The event of a process that follows a volume in vain.
+pub(crate) fn watched_event(
+    origin: &Origin,
+    finding: &Finding,
+    swap: &SwapFact,
+    (pod, life): (&KnownPod, &Life),
+    now: Timestamp,
+) -> Event {
+    let (hook, what) = match finding.reason {
+        Reason::Deaf => ("proc/fdinfo", "watches what was removed"),
+        Reason::HeldDescriptor => ("proc/fd", "has a removed file open"),
+        Reason::HeldMapping => ("proc/maps", "has a removed file mapped"),
+    };
+    let occurred = Occurrence::between(swap.occurred.at, now.max(swap.occurred.latest));
+    let mut event = draft::event(origin, Kind::ConfigWatched, EventSource::Node, hook, occurred);
+    draft::of_life(&mut event, pod, finding.container.as_str(), life);
+    event.pid = Some(finding.pid);
+    event.reason = Some(finding.reason.as_str().to_owned());
+    event.severity = Severity::Warning;
+    let comm = text::escape(&finding.comm);
+    let attributes = of_swap(&mut event, swap);
+    let mut put = |name: &str, value: Value| attributes.insert(name.to_owned(), value);
+    put("process.pid", finding.pid.into());
+    put(PROCESS_COMMAND, comm.clone().into());
+    if let Some(descriptor) = finding.descriptor {
+        put("aftertrace.watch.descriptor", descriptor.into());
+    }
+    if let Some(inode) = finding.inode {
+        put("aftertrace.watch.inode", inode.into());
+    } else {
+        put("aftertrace.watch.is_gone", true.into());
+    }
+    if let Some(generation) = &finding.generation {
+        put(HELD_GENERATION, text::escape(generation).into());
+    }
+    if let Some(path) = &finding.path {
+        put("aftertrace.watch.path", text::escape(path).into());
+    }
+    event.summary = format!(
+        "{comm} (pid {}) in container {} of {} {what} from volume {}",
+        finding.pid,
+        text::escape(&life.container),
+        draft::pod_name(&pod.pod),
+        text::escape(&swap.volume.volume),
+    );
+    event
+}
+
 /// The event of files that were not opened in time.
 pub(super) fn stale_event(
     origin: &Origin,
@@ -93,7 +185,7 @@ pub(super) fn stale_event(
     stale_after_us: i64,
     now: Timestamp,
 ) -> Event {
-    let mut event = bare(origin, pod, container, &stale.swap, stale.object, "not_reopened", now);
+    let mut event = bare(origin, pod, container, &stale.swap, stale.object, stale.reason, now);
     if stale.was_read_before == Some(false) {
         // It holds no old content: it may never need this file.
         event.severity = Severity::Info;
@@ -108,9 +200,14 @@ pub(super) fn stale_event(
     if stale.superseded > 0 {
         put("aftertrace.stale.superseded", stale.superseded.into());
     }
+    let why = match stale.reason {
+        "deaf_watcher" => ": its watch is on what was removed",
+        "notified_not_reopened" => ", though inotify told it",
+        _ => "",
+    };
     let never = if stale.was_read_before == Some(false) { ", and never before" } else { "" };
     event.summary = format!(
-        "container {} of {} has not opened {} of {} {after_s} s after the swap{never}",
+        "container {} of {} has not opened {} of {} {after_s} s after the swap{never}{why}",
         text::escape(&container.container),
         draft::pod_name(&pod.pod),
         names(&stale.files),

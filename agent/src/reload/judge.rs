@@ -41,6 +41,7 @@ pub(super) struct Stale<'a> {
     /// Whether one of them was opened in an older generation; nothing where that is not known.
     pub(super) was_read_before: Option<bool>,
     pub(super) superseded: u32,
+    pub(super) reason: &'static str,
 }
 
 impl Reload {
@@ -140,6 +141,7 @@ impl Volume {
                 files: Vec::new(),
                 was_read_before: watched_all.then_some(false),
                 superseded: 0,
+                reason: self.reason(container, changed.number),
             });
             stale.files.push(path.clone());
             stale.superseded = stale.superseded.max(changed.superseded);
@@ -152,6 +154,19 @@ impl Volume {
             stale.files.sort();
         }
         found
+    }
+}
+
+impl Volume {
+    /// Why a container did not open what changed in a generation, as far as its watches explain it.
+    fn reason(&self, container: &Running, number: u32) -> &'static str {
+        if self.deaf.get(&container.id).is_some_and(|last| *last < number) {
+            "deaf_watcher"
+        } else if self.notified.get(&container.id).is_some_and(|last| *last >= number) {
+            "notified_not_reopened"
+        } else {
+            "not_reopened"
+        }
     }
 }
 

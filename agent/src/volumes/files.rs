@@ -8,6 +8,8 @@ use std::path::Path;
 
 use aftertrace_model::config::ObjectKey;
 
+use super::path::DATA;
+
 /// Most files of a volume that are hashed. A volume with more is watched all the same, without contents.
 const FILES_MAX: usize = 256;
 
@@ -62,6 +64,8 @@ pub(crate) struct Listing {
     pub(crate) files: HashMap<u64, String>,
     /// The generation's directory and the folders in it.
     pub(crate) folders: BTreeSet<u64>,
+    /// The link that leads to it, if it could be looked at.
+    pub(crate) link: Option<u64>,
 }
 
 impl Listing {
@@ -72,6 +76,8 @@ impl Listing {
     pub(crate) fn read(generation: &Path) -> io::Result<Option<Self>> {
         let mut listing = Self::default();
         listing.folders.insert(std::fs::metadata(generation)?.ino());
+        let link = generation.parent().map(|root| std::fs::symlink_metadata(root.join(DATA)));
+        listing.link = link.and_then(Result::ok).map(|meta| meta.ino());
         let is_whole = listing.walk(generation, "", DEPTH_MAX)?;
         Ok(is_whole.then_some(listing))
     }
@@ -95,6 +101,11 @@ impl Listing {
             }
         }
         Ok(true)
+    }
+
+    /// Whether a watch on that inode is one on the generation or on the link to it.
+    pub(crate) fn watches(&self, inode: u64) -> bool {
+        self.has(inode) || self.link == Some(inode)
     }
 
     /// Whether an inode number is one of the generation's.

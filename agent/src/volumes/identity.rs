@@ -20,6 +20,8 @@ const DEVICES_MAX: usize = 16_384;
 pub(crate) struct Identity {
     /// For the kernel.
     pub(crate) id: VolumeId,
+    /// The device as `stat` shows it, packed as the kernel's.
+    pub(crate) shown_device: u32,
     /// When the directory was made, in seconds and nanoseconds; `None` where the file system does not keep it.
     born: Option<(i64, u32)>,
 }
@@ -49,7 +51,7 @@ impl Devices {
             Some(mount) => self.device(mount, shown),
             None => shown,
         };
-        Ok(Identity { id: VolumeId { device, inode: found.stx_ino }, born })
+        Ok(Identity { id: VolumeId { device, inode: found.stx_ino }, shown_device: shown, born })
     }
 
     fn device(&mut self, mount: u64, shown: u32) -> u32 {

@@ -32,7 +32,8 @@ const LINK_SLACK_US: i64 = 10_000;
 /// A volume as last confirmed.
 #[derive(Debug)]
 pub(crate) struct Root {
-    identity: Identity,
+    /// Which directory it is.
+    pub(crate) identity: Identity,
     /// What its path says.
     pub(crate) volume: VolumePath,
     /// The directory that `..data` leads to.
@@ -151,6 +152,11 @@ impl Roots {
         self.by_path.get(self.by_id.get(&id)?)
     }
 
+    /// The registered volumes of a pod, by its uid or its static pod's config hash.
+    pub(crate) fn of_pod(&self, uid: &str) -> Vec<VolumeId> {
+        self.by_path.values().filter(|root| root.volume.uid == uid).map(|root| root.identity.id).collect()
+    }
+
     /// Registers every volume that is there; returns how many are registered.
     pub(crate) fn scan(&mut self, boot_ns: u64) -> usize {
         self.keep(|path| path.exists());
@@ -212,10 +218,10 @@ impl Roots {
         if namespace.is_none() || rename.mount_namespace != namespace {
             return Err(Rejection::ForeignNamespace);
         }
-        let tid = rename.writer.tid;
-        let old = self.resolve(tid, rename.old_dfd, &rename.old_path).ok_or(Rejection::Unresolved)?;
-        let new = self.resolve(tid, rename.new_dfd, &rename.new_path).ok_or(Rejection::Unresolved)?;
-        let volume = path::renamed(&self.kubelet_root, &old, &new).ok_or(Rejection::NotAVolume)?;
+        let volume = match rename.volume {
+            Some(id) => self.find(rename, id).ok_or(Rejection::NotAVolume)?,
+            None => self.read_paths(rename)?,
+        };
         let (seen, files) = self.look(&volume, rename.boot_ns)?;
         let link = std::fs::symlink_metadata(volume.root.join(path::DATA)).map_err(|_| Rejection::Gone)?;
         let made = link.mtime().saturating_mul(1_000_000).saturating_add(link.mtime_nsec() / 1_000);
@@ -241,6 +247,39 @@ impl Roots {
         self.register(seen);
         let swap = Swap { volume, id, generation, previous, previous_listing, listing, changed, files };
         Ok(Outcome::Swapped(Box::new(swap)))
+    }
+
+    /// The volume that a rename's paths name.
+    fn read_paths(&self, rename: &Rename) -> Result<VolumePath, Rejection> {
+        let tid = rename.writer.tid;
+        let old = self.resolve(tid, rename.old_dfd, &rename.old_path).ok_or(Rejection::Unresolved)?;
+        let new = self.resolve(tid, rename.new_dfd, &rename.new_path).ok_or(Rejection::Unresolved)?;
+        path::renamed(&self.kubelet_root, &old, &new).ok_or(Rejection::NotAVolume)
+    }
+
+    /// The volume whose root directory the kernel named. One that is not registered has just been mounted, so
+    /// all of them are looked at; that only the kubelet's namespace comes here keeps containers from causing it.
+    fn find(&mut self, rename: &Rename, id: VolumeId) -> Option<VolumePath> {
+        if rename.old_path != Path::new(path::DATA_TMP) {
+            return None;
+        }
+        if let Some(root) = self.get(id) {
+            let volume = root.volume.clone();
+            // Its number may be another volume's by now.
+            if self.devices.identify(&volume.root).is_ok_and(|identity| identity.id == id) {
+                return Some(volume);
+            }
+        }
+        let pods = std::fs::read_dir(self.kubelet_root.join("pods")).ok()?;
+        for pod in pods.flatten() {
+            let Ok(uid) = pod.file_name().into_string() else { continue };
+            for volume in path::volumes_of(&self.kubelet_root, &uid) {
+                if self.devices.identify(&volume.root).is_ok_and(|identity| identity.id == id) {
+                    return Some(volume);
+                }
+            }
+        }
+        None
     }
 
     fn register(&mut self, root: Root) {

@@ -14,14 +14,17 @@ use super::roots::Swap;
 use super::sources::{MountedObject, Source, VolumeSources};
 use crate::attribute::pods::KnownPod;
 use crate::draft::{self, Origin};
-use crate::kernel::Rename;
+use crate::kernel::{Rename, RenameCall};
 
 /// Most changed keys named in one event.
 const CHANGED_MAX: usize = 64;
 
 /// The hook behind it: the call that renamed.
 fn hook(rename: &Rename) -> String {
-    format!("tp:syscalls/sys_exit_{}", rename.call.as_str())
+    match rename.call {
+        RenameCall::Any => "fexit:vfs_rename".to_owned(),
+        call => format!("tp:syscalls/sys_exit_{}", call.as_str()),
+    }
 }
 
 /// The keys by which values are hashed, by object; in memory only.

@@ -4,6 +4,7 @@
 
 mod machine;
 
+mod notify;
 mod oom;
 mod processes;
 mod reads;

@@ -14,13 +14,13 @@ use crate::machine::{Cgroup, Observer};
 const CLOCK_SLACK_NS: u64 = 1_000_000;
 
 /// A volume with a first generation, and its identity as the kernel has it.
-struct Volume {
+pub(crate) struct Volume {
     dir: tempfile::TempDir,
-    id: VolumeId,
+    pub(crate) id: VolumeId,
 }
 
 impl Volume {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let meta = fs::metadata(dir.path()).unwrap();
         let device = rustix::fs::major(meta.dev()) << 20 | rustix::fs::minor(meta.dev());
@@ -29,12 +29,12 @@ impl Volume {
         volume
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Writes a generation, swaps the link, and removes the generation before.
-    fn swap(&self, generation: &str, files: &[&str]) {
+    pub(crate) fn swap(&self, generation: &str, files: &[&str]) {
         let before = fs::read_link(self.path("..data"));
         for file in files {
             let file = self.path(generation).join(file);
@@ -50,19 +50,19 @@ impl Volume {
 }
 
 /// A container's cgroup where the observer expects it, and what watches it.
-struct Container {
-    observer: Observer,
+pub(crate) struct Container {
+    pub(crate) observer: Observer,
     /// From the container up to the kubelet's root; dropped in this order.
-    cgroups: [Cgroup; 4],
+    pub(crate) cgroups: [Cgroup; 4],
 }
 
 impl Container {
-    fn start(name: &str) -> Option<Self> {
+    pub(crate) fn start(name: &str, subject: Subject) -> Option<Self> {
         let root = Cgroup::make(name)?;
         let kubepods = root.child("kubepods");
         let pod = kubepods.child("pod7c925680-6d5c-463d-b7a3-c322719af62a");
         let container = pod.child("2c3d4f330fa69218432aed54a0a5511e4ec6c7ff3b513d5267490075c25b1596");
-        let observer = Observer::start(&root.kubelet(), Subject::Read)?;
+        let observer = Observer::start(&root.kubelet(), subject)?;
         Some(Self { observer, cgroups: [container, pod, kubepods, root] })
     }
 
@@ -95,7 +95,7 @@ fn inode(path: &Path) -> Option<u64> {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_first_open_is_seen_with_its_process_generation_and_time() {
-    let Some(mut container) = Container::start("opens") else { return };
+    let Some(mut container) = Container::start("opens", Subject::Read) else { return };
     let volume = Volume::new();
     assert!(container.observer.volumes.insert(volume.id));
 
@@ -107,7 +107,7 @@ async fn a_first_open_is_seen_with_its_process_generation_and_time() {
     assert_eq!(open.inode, inode(&volume.path("..1/a")));
     assert_eq!((open.task.tgid, open.task.comm.as_deref()), (pid, Some("cat")));
     assert_eq!(open.cgroup_id, Some(container.cgroups[0].id()));
-    assert_eq!(open.process_start_boot_ns, open.task.start_boot_ns, "the only thread");
+    assert_eq!(open.task.process_start_boot_ns, open.task.start_boot_ns, "the only thread");
     assert!(open.boot_ns + CLOCK_SLACK_NS >= before && open.boot_ns <= after + CLOCK_SLACK_NS);
 
     // A folder of the generation, by another way in, from a cgroup that the container made itself.
@@ -120,7 +120,7 @@ async fn a_first_open_is_seen_with_its_process_generation_and_time() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn an_open_right_after_the_swap_is_of_the_new_generation() {
-    let Some(mut container) = Container::start("swaps") else { return };
+    let Some(mut container) = Container::start("swaps", Subject::Read) else { return };
     let volume = Volume::new();
     assert!(container.observer.volumes.insert(volume.id));
     for generation in ["..2", "..3", "..4", "..5"] {
@@ -134,7 +134,7 @@ async fn an_open_right_after_the_swap_is_of_the_new_generation() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_file_that_is_opened_again_and_again_is_told_once() {
-    let Some(mut container) = Container::start("again") else { return };
+    let Some(mut container) = Container::start("again", Subject::Read) else { return };
     let volume = Volume::new();
     assert!(container.observer.volumes.insert(volume.id));
     let file = volume.path("..data/a");
@@ -152,7 +152,7 @@ async fn a_file_that_is_opened_again_and_again_is_told_once() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn what_reads_no_file_of_a_generation_in_a_pod_is_not_told() {
-    let Some(mut container) = Container::start("others") else { return };
+    let Some(mut container) = Container::start("others", Subject::Read) else { return };
     let (volume, other) = (Volume::new(), Volume::new());
     assert!(container.observer.volumes.insert(volume.id));
     fs::write(volume.path("beside"), "").unwrap();
@@ -186,7 +186,7 @@ async fn what_reads_no_file_of_a_generation_in_a_pod_is_not_told() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_file_bound_before_the_swap_is_told_as_of_its_old_generation() {
-    let Some(mut container) = Container::start("bound") else { return };
+    let Some(mut container) = Container::start("bound", Subject::Read) else { return };
     let volume = Volume::new();
     assert!(container.observer.volumes.insert(volume.id));
     // As a subPath mount holds it: by the file, not by the path.
@@ -201,7 +201,7 @@ async fn a_file_bound_before_the_swap_is_told_as_of_its_old_generation() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_deep_item_is_seen_and_one_below_the_bound_is_not() {
-    let Some(mut container) = Container::start("deep") else { return };
+    let Some(mut container) = Container::start("deep", Subject::Read) else { return };
     let volume = Volume::new();
     assert!(container.observer.volumes.insert(volume.id));
     let deepest = "1/2/3/4/5/6/7/8/f";

@@ -87,6 +87,7 @@ impl Story {
             flags: 0,
             old_path: root.join("..data_tmp"),
             new_path: root.join("..data"),
+            volume: None,
         }))
     }
 
@@ -102,7 +103,6 @@ impl Story {
         Record::FileOpen(Box::new(FileOpen {
             boot_ns: crate::kernel::clock::boot_now_ns(),
             task: task("app\n"),
-            process_start_boot_ns: Some(7),
             cgroup_id: Some(CGROUP),
             volume: VolumeId { device, inode: meta.ino() },
             inode: std::fs::metadata(root.join(generation).join(file)).ok().map(|m| m.ino()),

@@ -63,6 +63,7 @@ impl Kubelet {
             flags: 0,
             old_path: self.volume().join(path::DATA_TMP),
             new_path: self.volume().join(path::DATA),
+            volume: None,
         }
     }
 

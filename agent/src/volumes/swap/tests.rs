@@ -66,6 +66,7 @@ fn rename() -> Rename {
         flags: 0,
         old_path: "/k/..data_tmp".into(),
         new_path: "/k/..data".into(),
+        volume: None,
     }
 }
 
