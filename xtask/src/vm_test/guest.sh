@@ -16,6 +16,7 @@ if [ ! -e /.booted ]; then
     exec chroot . /init
 fi
 
+# /tmp and /run stay what the archive has in them: the root is a tmpfs already.
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
@@ -23,9 +24,7 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 # What was put in may lie below it.
-[ -n "$(ls -A /tmp 2>/dev/null)" ] || mount -t tmpfs tmpfs /tmp
-mount -t tmpfs tmpfs /run
-mount -t securityfs securityfs /sys/kernel/security
+[ -n "$(ls -A /tmp 2>/dev/null)" ] || mount -t securityfs securityfs /sys/kernel/security
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t bpf bpf /sys/fs/bpf
