@@ -168,10 +168,11 @@ fn a_crossing_is_told_once_and_again_after_calm() {
 fn a_hit_without_a_kill_is_a_near_miss_with_exact_counts() {
     for is_v1 in [true, false] {
         let mut node = Node::new(is_v1);
+        node.usage(false, 60 * MIB);
         node.hits(false, 5, 0);
-        assert_eq!(node.looks(&[10, 10]), Vec::<String>::new(), "what was before is no news");
+        assert_eq!(node.looks(&[60, 60]), Vec::<String>::new(), "what was before is no news");
         node.hits(false, 9, 0);
-        assert_eq!(node.looks(&[10]), Vec::<String>::new(), "it waits for a kill");
+        assert_eq!(node.looks(&[60]), Vec::<String>::new(), "it waits for a kill");
         let seen = node.now();
         let rows = node.look();
         assert_eq!(rows.len(), 1, "v1: {is_v1}");
@@ -180,15 +181,16 @@ fn a_hit_without_a_kill_is_a_near_miss_with_exact_counts() {
         assert_eq!(get(&rows[0], "aftertrace.memory.limit_hits"), 9);
         assert_eq!(rows[0].occurred, Occurrence::between(seen.plus_micros(-1_000_000), seen));
         assert_eq!(rows[0].summary, "container app of n/p hit its limit of 100.0 MiB 4 times without a kill");
-        assert_eq!(node.looks(&[10, 10, 10]), Vec::<String>::new());
+        assert_eq!(node.looks(&[60, 60, 60]), Vec::<String>::new());
     }
 }
 
 #[test]
 fn the_limit_of_memory_and_swap_together_counts_too() {
     let mut node = Node::new(true);
+    node.usage(false, 60 * MIB);
     node.write(false, "memory.memsw.failcnt", "2\n");
-    assert_eq!(node.looks(&[10]), Vec::<String>::new());
+    assert_eq!(node.looks(&[60]), Vec::<String>::new());
     node.write(false, "memory.memsw.failcnt", "9\n");
     node.look();
     let rows = node.look();
@@ -201,6 +203,7 @@ fn the_limit_of_memory_and_swap_together_counts_too() {
 #[test]
 fn where_hits_are_not_counted_reaching_the_limit_is_told_once() {
     let mut node = Node::new(true);
+    node.usage(false, 60 * MIB);
     node.write(false, "memory.max_usage_in_bytes", &format!("{}\n", 60 * MIB));
     node.look();
     node.write(false, "memory.max_usage_in_bytes", &format!("{}\n", 100 * MIB));
@@ -215,12 +218,24 @@ fn where_hits_are_not_counted_reaching_the_limit_is_told_once() {
         "{}",
         rows[0].summary
     );
-    assert_eq!(node.looks(&[10; 30]), Vec::<String>::new());
+    assert_eq!(node.looks(&[60; 30]), Vec::<String>::new());
+}
+
+#[test]
+fn far_below_the_limit_hits_are_read_now_and_then_and_none_is_missed() {
+    let mut node = Node::new(false);
+    assert_eq!(node.looks(&[10]), Vec::<String>::new());
+    let read = node.now();
+    node.hits(false, 4, 0);
+    let rows: Vec<Event> = (0..6).flat_map(|_| node.look()).collect();
+    assert_eq!((rows.len(), get(&rows[0], "aftertrace.memory.new_limit_hits")), (1, &json!(4)));
+    assert_eq!(rows[0].occurred, Occurrence::between(read, read.plus_micros(5_000_000)));
 }
 
 #[test]
 fn hits_that_go_on_are_told_ever_more_seldom_and_none_is_forgotten() {
     let mut node = Node::new(true);
+    node.usage(false, 60 * MIB);
     node.look();
     let (mut told, mut rows) = (0, Vec::new());
     for second in 1..=1_500_u64 {
@@ -238,19 +253,22 @@ fn hits_that_go_on_are_told_ever_more_seldom_and_none_is_forgotten() {
 fn hits_that_end_in_a_kill_are_no_near_miss() {
     for is_v1 in [true, false] {
         let mut node = Node::new(is_v1);
+        node.usage(false, 60 * MIB);
         node.look();
         node.hits(false, 9, 0);
         node.look();
         node.hits(false, 9, 1);
-        assert_eq!(node.looks(&[10, 10, 10]), Vec::<String>::new(), "the kernel's count says so");
+        assert_eq!(node.looks(&[60, 60, 60]), Vec::<String>::new(), "the kernel's count says so");
 
         node.hits(false, 20, 1);
         node.look();
-        assert!(node.run_up(1).is_some());
-        assert_eq!(node.looks(&[10, 10, 10]), Vec::<String>::new(), "the kill's record says so");
+        node.hits(false, 24, 1);
+        let row = node.run_up(1).expect("samples were taken");
+        assert_eq!(get(&row, "aftertrace.memory.new_limit_hits"), 15, "up to the row itself");
+        assert_eq!(node.looks(&[60, 60, 60]), Vec::<String>::new(), "the kill's record says so");
 
-        node.hits(false, 21, 1);
-        assert_eq!(node.looks(&[10, 10]), ["1:limit_hit"], "a later hit is one again");
+        node.hits(false, 25, 1);
+        assert_eq!(node.looks(&[60, 60]), ["1:limit_hit"], "a later hit is one again");
     }
 }
 

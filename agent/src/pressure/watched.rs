@@ -16,6 +16,12 @@ const NEAR_PERCENT: u64 = 80;
 /// Below this part a further crossing is news again, in percent. A guess: usage breathes by a few percent.
 const CALM_PERCENT: u64 = 75;
 
+/// Below this part the usage alone is read at every look, in percent: it says that no limit is being met.
+const QUIET_PERCENT: u64 = 50;
+
+/// How old the counts of hits may then be, in microseconds. They only ever grow, so none is missed.
+const HITS_AGE_US: i64 = 4_500_000;
+
 /// Least time between two rows of one reason for one cgroup, in microseconds.
 const QUIET_US: i64 = 10_000_000;
 
@@ -43,6 +49,8 @@ pub(super) struct Watched {
     pub(super) gone_at: Option<Timestamp>,
     /// Open where a limit is set here or on the pod.
     counters: Option<Counters>,
+    /// When the hits were read last.
+    hits_at: Option<Timestamp>,
     /// Stalls since the last sample.
     reclaim: Reclaim,
     near: Near,
@@ -65,6 +73,8 @@ struct Near {
 struct Hit {
     /// The counts up to which all is told, or known to belong to a kill.
     settled: Hits,
+    /// The counts when they were read last.
+    seen: Hits,
     kills: Option<u64>,
     untold: Option<Untold>,
     told_at: Option<Timestamp>,
@@ -105,6 +115,7 @@ impl Watched {
             made_after,
             gone_at: None,
             counters: None,
+            hits_at: None,
             reclaim: Reclaim::default(),
             near: Near::default(),
             hit: Hit { quiet_us: QUIET_US, ..Hit::default() },
@@ -129,6 +140,7 @@ impl Watched {
             } else {
                 // What was hit before we looked is no news.
                 self.hit.settled = counters.hits(cgroupfs, self.limits)?;
+                self.hit.seen = self.hit.settled;
                 self.hit.kills = counters::kills(&self.dir, cgroupfs);
             }
             self.counters = Some(counters);
@@ -151,7 +163,8 @@ impl Watched {
         self.counters.as_ref()?.hits(cgroupfs, self.limits).ok()
     }
 
-    /// Takes a sample; true if it is under pressure by its own limit. A quiet one costs two reads.
+    /// Takes a sample; true if it is under pressure by its own limit. A quiet one costs one read, and the hits
+    /// now and then.
     pub(super) fn look(
         &mut self,
         cgroupfs: &Cgroupfs,
@@ -160,10 +173,13 @@ impl Watched {
     ) -> io::Result<bool> {
         let Some(counters) = &self.counters else { return Ok(false) };
         let usage = counters.usage()?;
-        let hits = counters.hits(cgroupfs, self.limits)?;
         let after = self.samples.last().map(|last| last.at).or(self.made_after);
-        let seen = self.samples.last().map_or(self.hit.settled, |last| last.hits);
+        let seen = self.hit.seen;
+        let is_quiet = !pod_is_near && !self.limits.is_met(usage, QUIET_PERCENT);
+        let is_fresh = self.hits_at.is_some_and(|read| now.micros_since(read) < HITS_AGE_US);
+        let hits = if is_quiet && is_fresh { seen } else { counters.hits(cgroupfs, self.limits)? };
         let new = hits.since(seen);
+        self.hit.seen = hits;
         if self.limits.is_met(usage, NEAR_PERCENT) || !new.is_none() {
             // It may have been raised since the last search.
             self.limits = Limits::read(&self.dir, cgroupfs)?;
@@ -180,7 +196,11 @@ impl Watched {
             self.near.is_over = false;
         }
         if !new.is_none() {
+            let after = self.hits_at.or(self.made_after);
             Untold::add(&mut self.hit.untold, after.unwrap_or(now), now);
+        }
+        if !(is_quiet && is_fresh) {
+            self.hits_at = Some(now);
         }
         let is_worth_keeping = is_near || pod_is_near || !new.is_none();
         let mut sample = Sample {
@@ -265,6 +285,7 @@ impl Watched {
 
     fn settle(&mut self, hits: Hits) {
         self.hit.settled = hits;
+        self.hit.seen = hits;
         self.hit.untold = None;
     }
 }
