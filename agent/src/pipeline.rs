@@ -249,7 +249,11 @@ impl Pipeline {
             Record::FileOpen(open) => self.opened(*open).await,
             Record::Notice(notice) => self.notice(notice).await,
             Record::WatchAdded(added) => self.watch_added(&added),
-            Record::CgroupMade(made) => self.containers.made(&made, &self.parts.cgroup_root),
+            Record::CgroupMade(made) => {
+                self.containers.made(&made, &self.parts.cgroup_root);
+                // Its limit is set by then or by the search after.
+                self.parts.pressure.iter_mut().for_each(Pressure::search_soon);
+            }
             Record::CgroupGone(gone) => self.containers.gone(&gone),
             Record::Exit(exit) => self.attribute(Waiting::Exit(exit)).await,
             Record::Exec(exec) => self.started(exec).await,

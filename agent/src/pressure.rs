@@ -96,7 +96,6 @@ impl Pressure {
     }
 
     /// A cgroup was made: the next look searches.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for the kernel's records of new cgroups"))]
     pub(crate) fn search_soon(&mut self) {
         self.is_search_asked = true;
     }
