@@ -30,7 +30,7 @@ async fn follow(container: &mut Container, file: &std::path::Path) -> Held {
     let fdinfo = format!("/proc/{pid}/fdinfo");
     for _ in 0..500 {
         let watches: usize = fs::read_dir(&fdinfo)
-            .unwrap()
+            .expect("the process runs")
             .flatten()
             .filter_map(|entry| fs::read_to_string(entry.path()).ok())
             .map(|text| text.lines().filter(|line| line.starts_with("inotify wd:")).count())

@@ -21,8 +21,8 @@ pub(crate) struct Volume {
 
 impl Volume {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let meta = fs::metadata(dir.path()).unwrap();
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let meta = fs::metadata(dir.path()).expect("it was just made");
         let device = rustix::fs::major(meta.dev()) << 20 | rustix::fs::minor(meta.dev());
         let volume = Self { id: VolumeId { device, inode: meta.ino() }, dir };
         volume.swap("..1", &["a", "sub/b"]);
@@ -38,13 +38,14 @@ impl Volume {
         let before = fs::read_link(self.path("..data"));
         for file in files {
             let file = self.path(generation).join(file);
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, generation).unwrap();
+            fs::create_dir_all(file.parent().expect("the volume is the test's own"))
+                .expect("the volume is the test's own");
+            fs::write(file, generation).expect("the volume is the test's own");
         }
-        symlink(generation, self.path("..data_tmp")).unwrap();
-        fs::rename(self.path("..data_tmp"), self.path("..data")).unwrap();
+        symlink(generation, self.path("..data_tmp")).expect("the volume is the test's own");
+        fs::rename(self.path("..data_tmp"), self.path("..data")).expect("the volume is the test's own");
         if let Ok(before) = before {
-            fs::remove_dir_all(self.dir.path().join(before)).unwrap();
+            fs::remove_dir_all(self.dir.path().join(before)).expect("the volume is the test's own");
         }
     }
 }
@@ -90,7 +91,7 @@ impl Container {
 }
 
 fn inode(path: &Path) -> Option<u64> {
-    Some(fs::metadata(path).unwrap().ino())
+    Some(fs::metadata(path).expect("the file is there").ino())
 }
 
 #[tokio::test(flavor = "current_thread")]

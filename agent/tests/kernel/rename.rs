@@ -30,7 +30,7 @@ async fn rename_in(observer: &mut Observer, folder: &Path) -> Rename {
 
 /// A folder's identity as the kernel has it; the tests' folders lie on no btrfs.
 fn id(folder: &Path) -> VolumeId {
-    let meta = fs::metadata(folder).unwrap();
+    let meta = fs::metadata(folder).expect("the folder is there");
     let device = rustix::fs::major(meta.dev()) << 20 | rustix::fs::minor(meta.dev());
     VolumeId { device, inode: meta.ino() }
 }
