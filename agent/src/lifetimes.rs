@@ -45,6 +45,11 @@ impl Lifetime {
         }
     }
 
+    /// The init's tgid.
+    pub(crate) fn pid(&self) -> u32 {
+        self.task().tgid
+    }
+
     fn task(&self) -> &Task {
         match self {
             Self::Started(exec) => &exec.task,

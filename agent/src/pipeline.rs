@@ -146,6 +146,8 @@ pub(crate) struct Pipeline {
     ticks: u64,
     /// Renames of volumes that changed no configuration, such as rotated tokens.
     other_swaps: u64,
+    /// Starts, ends and signals of pods' sandboxes, which are no containers.
+    sandboxes: u64,
 }
 
 impl Pipeline {
@@ -178,6 +180,7 @@ impl Pipeline {
             clock_error_ns: 0,
             ticks: 0,
             other_swaps: 0,
+            sandboxes: 0,
         }
     }
 

@@ -62,6 +62,20 @@ impl Containers {
         self.by_id.get(&kernfs_id).map(|known| &known.cgroup)
     }
 
+    /// Whether it is the sandbox of its pod: the first container that a runtime makes there, and no container of
+    /// the pod's spec. Kernfs ids are given in the order of making.
+    pub(crate) fn is_sandbox(&self, kernfs_id: u64) -> bool {
+        let Some(known) = self.by_id.get(&kernfs_id) else { return false };
+        let Some((_, pod)) = known.path.split_last() else { return false };
+        let is_container = |other: &Known| matches!(other.cgroup, Cgroup::Container { nested: false, .. });
+        let is_earlier = |(id, other): (&u64, &Known)| {
+            *id < kernfs_id
+                && is_container(other)
+                && other.path.split_last().is_some_and(|(_, above)| above == pod)
+        };
+        is_container(known) && !self.by_id.iter().any(is_earlier)
+    }
+
     /// The path of a container's own cgroup below the hierarchy's mount, by the container's id.
     pub(crate) fn path_of(&self, container: &str) -> Option<&[String]> {
         self.by_id.values().find_map(|known| match &known.cgroup {
@@ -113,6 +127,11 @@ mod tests {
         let is_known = |c: &Containers| matches!(c.get(4), Some(Cgroup::Container { id: i, .. }) if *i == id);
         assert!(is_known(&containers));
         assert_eq!(containers.path_of(ID).map(|path| path.join("/")), Some(format!("x/kubepods/{POD}/{ID}")));
+        // The sandbox is the first; what is beside it is none, and neither is another pod's.
+        let other = ID.replace('2', "3");
+        containers.made(&change(9, 3, PodLevel::Member, "crio-conmon-1.scope"), &root);
+        containers.made(&change(10, 3, PodLevel::Member, &other), &root);
+        assert!(containers.is_sandbox(4) && !containers.is_sandbox(9) && !containers.is_sandbox(10));
         containers.gone(&made[2]);
         assert!(is_known(&containers));
         for n in 0..GONE_MAX as u64 {

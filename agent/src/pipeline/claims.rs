@@ -51,6 +51,8 @@ impl Pipeline {
             return None;
         }
         let known = known.map(|known| known.pod.clone());
+        // The link may have been made since, and this is the last time that it is asked for.
+        self.log_links.look(clock::now());
         Some(match (self.log_links.get(uid, id), known) {
             (Some(logged), _) => Claim::LogLink(logged.clone()),
             (None, Some(pod)) => Claim::Pod(pod),

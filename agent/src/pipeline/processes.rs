@@ -85,6 +85,13 @@ impl Pipeline {
             }
             None => None,
         };
+        if matches!(&claimed, Some((_, _, Claim::Pod(_)))) && self.containers.is_sandbox(fact.place().member)
+        {
+            // It is no container of the pod's: no status names it, and it has no log.
+            self.sandboxes += 1;
+            tracing::debug!(pid = fact.pid(), count = self.sandboxes, "a fact of a pod's sandbox");
+            return true;
+        }
         let sender = match fact {
             Lifetime::Signalled(signal) => signal.sender_place.and_then(|id| self.containers.get(id)),
             _ => None,

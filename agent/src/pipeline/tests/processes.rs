@@ -6,9 +6,12 @@ use super::*;
 use crate::kernel::{CgroupChange, PodLevel};
 use crate::lifetimes::tests as record;
 
-/// The kernfs ids of the pod's and of the container's cgroup.
+/// The kernfs ids of the pod's cgroup, of its sandbox's and of the container's.
 const POD_CGROUP: u64 = 3;
-const MEMBER: u64 = 4;
+const SANDBOX: u64 = 4;
+const MEMBER: u64 = 5;
+/// The sandbox's id, which no status lists.
+const SANDBOX_ID: &str = "e277d8ec68e01e0bd82b88efabcfb1d3542ca0b8ef28734728ecb4bcda2d2314";
 
 fn made(kernfs_id: u64, parent_id: u64, level: PodLevel, name: &str) -> Record {
     let name = Some(name.to_owned());
@@ -21,6 +24,7 @@ impl Bench {
         for made in [
             made(2, 1, PodLevel::Kubepods, "kubepods"),
             made(POD_CGROUP, 2, PodLevel::Pod, &format!("pod{UID}")),
+            made(SANDBOX, POD_CGROUP, PodLevel::Member, SANDBOX_ID),
             made(MEMBER, POD_CGROUP, PodLevel::Member, ID),
         ] {
             self.pipeline.record(made).await;
@@ -138,6 +142,35 @@ async fn where_only_the_cgroup_speaks_the_pod_alone_is_named() {
             (Some("cgroup"), &json!(ID))
         );
     }
+}
+
+#[tokio::test]
+async fn a_sandbox_is_no_container() {
+    let mut bench = Bench::new();
+    bench.apply(pod(UID, ID)).await;
+    bench.cgroups().await;
+    bench.pipeline.record(Record::Exec(Box::new(record::exec(SANDBOX)))).await;
+    bench.pipeline.record(Record::InitExit(record::exit(SANDBOX, None, Some(0)))).await;
+    bench.pipeline.settle_pending(clock::now().plus_micros(WAIT_US)).await;
+    bench.pipeline.spool_gaps(clock::now(), true).await;
+    let (events, _, gaps) = bench.items().await;
+    assert!(of_life(&events).is_empty() && gaps.is_empty(), "{gaps:?}");
+    assert_eq!(bench.pipeline.sandboxes, 2);
+}
+
+#[tokio::test]
+async fn a_link_that_was_made_after_the_exec_is_found_when_the_pod_goes() {
+    let mut bench = Bench::new();
+    let mut silent = pod(UID, ID);
+    silent["status"] = json!({});
+    bench.apply(silent.clone()).await;
+    bench.cgroups().await;
+    bench.life().await;
+    bench.log_link(0);
+    bench.delete(silent).await;
+    let (events, _, _) = bench.items().await;
+    let life = of_life(&events);
+    assert!(life.len() == 3 && life.iter().all(|e| attributed_by(e) == Some("log_link")));
 }
 
 #[tokio::test]
