@@ -6,12 +6,13 @@
 use aftertrace_ebpf_common::{
     config::NO_OFFSET,
     limits::MAX_MEMCG_LEVELS,
-    record::{ABSENT_U32, ABSENT_U64, ChargedLevel, MemcgLevel},
+    loss::Loss,
+    record::{ABSENT_U64, ChargedLevel, MemcgLevel},
 };
 
 use crate::{
-    maps::config,
-    read::{kernel_string, pointer, value},
+    maps::{self, config},
+    read::{pointer, value, walk, walk_fact, walk_flag, walk_string},
 };
 
 /// The address of the task's state in the memory controller's hierarchy; 0 if it cannot be told.
@@ -37,23 +38,20 @@ pub(crate) fn kernfs_id(css: u64) -> u64 {
 #[expect(unsafe_code, reason = "the record lies in the ring buffer, which only a pointer reaches")]
 #[inline(always)]
 pub(crate) fn ancestors(mut css: u64, levels: *mut [MemcgLevel; MAX_MEMCG_LEVELS]) -> (u32, u64) {
-    let mut count = 0;
+    let (mut count, mut failed) = (0, 0);
     for index in 0..MAX_MEMCG_LEVELS {
         if css == 0 {
             break;
         }
         // SAFETY: `index` is below the array's length, and the array is reserved ring-buffer memory.
-        fill(css, unsafe { levels.cast::<MemcgLevel>().add(index) });
+        fill(css, unsafe { levels.cast::<MemcgLevel>().add(index) }, &mut failed);
         count += 1;
-        css = parent(css);
+        css = above(css, &mut failed);
+    }
+    if failed != 0 {
+        maps::count(Loss::ReadFailed);
     }
     (count, css)
-}
-
-/// The address of the state above; 0 above the root.
-#[inline(always)]
-pub(crate) fn parent(css: u64) -> u64 {
-    pointer(css, config!(offsets.css_parent))
 }
 
 /// The address of the state that belongs to the `mem_cgroup` at `memcg`.
@@ -65,23 +63,35 @@ pub(crate) fn state(memcg: u64) -> u64 {
     }
 }
 
-/// How many OOM decisions there were for the limit of this very cgroup.
+/// How many OOM decisions there were for the limit of this very cgroup; read as [`walk`] does.
 #[inline(always)]
-pub(crate) fn oom_events(css: u64) -> u64 {
-    value(of(css), config!(offsets.memcg_events_oom)).unwrap_or(ABSENT_U64)
+pub(crate) fn oom_events(css: u64, failed: &mut i64) -> u64 {
+    match config!(offsets.memcg_css) {
+        NO_OFFSET => walk(0, NO_OFFSET, failed),
+        offset => walk(css - u64::from(offset), config!(offsets.memcg_events_oom), failed),
+    }
 }
 
-/// Writes every field of one level of the allocator's.
+/// The address of the state above, 0 above the root; read as [`walk`] does.
+#[inline(always)]
+pub(crate) fn above(css: u64, failed: &mut i64) -> u64 {
+    walk(css, config!(offsets.css_parent), failed)
+}
+
+/// Writes every field of one level of the allocator's but the count before; reads as [`walk`] does.
 #[expect(unsafe_code, reason = "the record lies in the ring buffer, which only a pointer reaches")]
 #[inline(always)]
-pub(crate) fn fill_charged(css: u64, before: u64, is_named: bool, level: *mut ChargedLevel) {
+pub(crate) fn fill_charged(css: u64, level: *mut ChargedLevel, failed: &mut i64) {
+    let cgroup = walk(css, config!(offsets.css_cgroup), failed);
+    let node = walk(cgroup, config!(offsets.cgroup_kn), failed);
+    let id = walk(node, config!(offsets.kernfs_id), failed);
+    let events = oom_events(css, failed);
+    let name = walk(node, config!(offsets.kernfs_name), failed);
     // SAFETY: `level` points to a whole level in reserved ring-buffer memory, which the verifier checks.
     unsafe {
-        (&raw mut (*level).kernfs_id).write(kernfs_id(css));
-        (&raw mut (*level).oom_events).write(oom_events(css));
-        (&raw mut (*level).oom_events_before).write(before);
-        let name = if is_named { pointer(node(css), config!(offsets.kernfs_name)) } else { 0 };
-        kernel_string(name, &raw mut (*level).name);
+        (&raw mut (*level).kernfs_id).write(id);
+        (&raw mut (*level).oom_events).write(events);
+        walk_string(name, &raw mut (*level).name);
     }
 }
 
@@ -94,26 +104,32 @@ fn of(css: u64) -> u64 {
     }
 }
 
-/// Writes every field of one level.
+/// Writes every field of one level; reads as [`walk`] does.
 #[expect(unsafe_code, reason = "the record lies in the ring buffer, which only a pointer reaches")]
 #[inline(always)]
-fn fill(css: u64, level: *mut MemcgLevel) {
-    let (memcg, node) = (of(css), node(css));
-    let count = |offset| value::<u64>(memcg, offset).unwrap_or(ABSENT_U64);
+fn fill(css: u64, level: *mut MemcgLevel, failed: &mut i64) {
+    let memcg = of(css);
+    let cgroup = walk(css, config!(offsets.css_cgroup), failed);
+    let node = walk(cgroup, config!(offsets.cgroup_kn), failed);
+    // What this kernel lacks is no failure to read it.
+    let mut lacking = 0;
+    let mut fact = |base, offset| match offset {
+        NO_OFFSET => walk_fact(base, NO_OFFSET, &mut lacking),
+        offset => walk_fact(base, offset, failed),
+    };
     // SAFETY: `level` points to a whole level in reserved ring-buffer memory, which the verifier checks.
     unsafe {
-        (&raw mut (*level).kernfs_id).write(value(node, config!(offsets.kernfs_id)).unwrap_or(ABSENT_U64));
-        (&raw mut (*level).usage_pages).write(count(config!(offsets.memcg_usage)));
-        (&raw mut (*level).limit_pages).write(count(config!(offsets.memcg_max)));
-        (&raw mut (*level).max_events).write(count(config!(offsets.memcg_events_max)));
-        (&raw mut (*level).oom_events).write(count(config!(offsets.memcg_events_oom)));
-        (&raw mut (*level).oom_kill_events).write(count(config!(offsets.memcg_events_oom_kill)));
-        (&raw mut (*level).oom_group_kill_events).write(count(config!(offsets.memcg_events_oom_group_kill)));
-        (&raw mut (*level).oom_group)
-            .write(value::<u8>(memcg, config!(offsets.memcg_oom_group)).map_or(ABSENT_U32, u32::from));
-        (&raw mut (*level).under_oom)
-            .write(value::<u8>(memcg, config!(offsets.memcg_oom_lock)).map_or(ABSENT_U32, u32::from));
-        kernel_string(pointer(node, config!(offsets.kernfs_name)), &raw mut (*level).name);
+        (&raw mut (*level).kernfs_id).write(fact(node, config!(offsets.kernfs_id)));
+        (&raw mut (*level).usage_pages).write(fact(memcg, config!(offsets.memcg_usage)));
+        (&raw mut (*level).limit_pages).write(fact(memcg, config!(offsets.memcg_max)));
+        (&raw mut (*level).max_events).write(fact(memcg, config!(offsets.memcg_events_max)));
+        (&raw mut (*level).oom_events).write(fact(memcg, config!(offsets.memcg_events_oom)));
+        (&raw mut (*level).oom_kill_events).write(fact(memcg, config!(offsets.memcg_events_oom_kill)));
+        (&raw mut (*level).oom_group_kill_events)
+            .write(fact(memcg, config!(offsets.memcg_events_oom_group_kill)));
+        (&raw mut (*level).oom_group).write(walk_flag(memcg, config!(offsets.memcg_oom_group), &mut lacking));
+        (&raw mut (*level).under_oom).write(walk_flag(memcg, config!(offsets.memcg_oom_lock), &mut lacking));
+        walk_string(walk(node, config!(offsets.kernfs_name), &mut lacking), &raw mut (*level).name);
     }
 }
 

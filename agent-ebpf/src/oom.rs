@@ -140,7 +140,7 @@ fn emit(ctx: &RawTracePointContext, signal: &Signalled, role: u32, marked_tgid: 
     let Some(mut entry) = reserve::<OomKill>(Loss::RingFullOomKill) else { return };
     let record = entry.as_mut_ptr();
     let allocator = current();
-    let (killed_in, charged_to) = (memcg::state_of(signal.task), memcg::state_of(allocator));
+    let charged_to = memcg::state_of(allocator);
     let pages = |offset| value::<u64>(signal.mm, offset).unwrap_or(ABSENT_U64);
     // SAFETY: `record` is reserved ring-buffer memory of the record's size; every field is written below,
     // of `levels` those up to `level_count`.
@@ -162,13 +162,14 @@ fn emit(ctx: &RawTracePointContext, signal: &Signalled, role: u32, marked_tgid: 
         (&raw mut (*record).role).write(role);
         (&raw mut (*record).marked_tgid).write(marked_tgid);
         (&raw mut (*record).padding).write(0);
-        let (level_count, left_out) = memcg::ancestors(killed_in, &raw mut (*record).levels);
+        let (level_count, left_out) =
+            memcg::ancestors(memcg::state_of(signal.task), &raw mut (*record).levels);
         (&raw mut (*record).level_count).write(level_count);
         (&raw mut (*record).levels_truncated).write(u32::from(left_out != 0));
         if left_out != 0 {
             count(Loss::LevelsTruncated);
         }
-        reclaim::charge(charged_to, killed_in != charged_to, &raw mut (*record).charge);
+        reclaim::charge(charged_to, &raw mut (*record).charge);
     }
     entry.submit(0);
     diagnose!(ctx, "oom kill of tgid {} by tid {}", signal.tgid, current_tid());

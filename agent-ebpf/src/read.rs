@@ -29,6 +29,59 @@ pub(crate) fn pointer(base: u64, offset: u32) -> u64 {
     value(base, offset).unwrap_or(0)
 }
 
+/// Reads a pointer as [`pointer`] does, but without a branch: what cannot be read is 0 and sets a bit in `failed`.
+///
+/// For walks: older verifiers follow every way through every turn of a loop, and a failure to read each of ten
+/// fields in each of twelve turns are more ways than they care to follow.
+#[inline(always)]
+pub(crate) fn walk(base: u64, offset: u32, failed: &mut i64) -> u64 {
+    let (word, result) = bytes::<8>(base, offset);
+    *failed |= result;
+    u64::from_ne_bytes(word)
+}
+
+/// Reads a 64-bit fact as [`walk`] does; `ABSENT_U64` if it cannot be read.
+#[inline(always)]
+pub(crate) fn walk_fact(base: u64, offset: u32, failed: &mut i64) -> u64 {
+    let (word, result) = bytes::<8>(base, offset);
+    *failed |= result;
+    // An error is negative, so its sign fills the word with ones.
+    u64::from_ne_bytes(word) | (result >> 63) as u64
+}
+
+/// Reads a flag of one byte as [`walk`] does; `ABSENT_U32` if it cannot be read.
+#[inline(always)]
+pub(crate) fn walk_flag(base: u64, offset: u32, failed: &mut i64) -> u32 {
+    let ([flag], result) = bytes::<1>(base, offset);
+    *failed |= result;
+    u32::from(flag) | (result >> 63) as u32
+}
+
+/// The bytes at `base + offset` and 0, or zero and an error. That a kernel lacks the member is no failure to
+/// read, and yet none of it was read.
+#[expect(unsafe_code, reason = "the helper takes raw addresses")]
+#[inline(always)]
+fn bytes<const N: usize>(base: u64, offset: u32) -> ([u8; N], i64) {
+    let mut bytes = [0; N];
+    if offset == NO_OFFSET {
+        return (bytes, -1);
+    }
+    let from = (base + u64::from(offset)) as *const _;
+    // SAFETY: `bytes` is N bytes of the stack; the helper fails on an unmapped source instead of faulting, and
+    // leaves zero then.
+    let result = unsafe { generated::bpf_probe_read_kernel(bytes.as_mut_ptr().cast(), N as u32, from) };
+    (bytes, result as i64)
+}
+
+/// Copies as [`kernel_string`] does, but without a branch: a string that cannot be read is empty.
+#[expect(unsafe_code, reason = "the helper takes raw addresses")]
+#[inline(always)]
+pub(crate) fn walk_string<const N: usize>(address: u64, into: *mut [u8; N]) {
+    // SAFETY: `into` is N bytes of the ring buffer or of a map, which the verifier checks against N; the helper
+    // fills them with NUL if it cannot read the source.
+    unsafe { generated::bpf_probe_read_kernel_str(into.cast(), N as u32, address as *const _) };
+}
+
 /// Copies the NUL-terminated kernel string at `address`. An absent or unreadable one leaves the empty string.
 #[expect(unsafe_code, reason = "the helper takes raw addresses")]
 #[inline(always)]

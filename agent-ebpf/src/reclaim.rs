@@ -20,6 +20,7 @@
 //! A second use: the time from begin to end is the time that a cgroup's limit makes its tasks wait.
 
 use aftertrace_ebpf_common::{
+    config::NO_OFFSET,
     limits::MAX_MEMCG_LEVELS,
     loss::Loss,
     record::{ABSENT_U64, Charge, ChargedLevel, last_reclaim},
@@ -69,42 +70,56 @@ fn direct_reclaim_begin(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Writes what the allocation that fails now was charged to, `css` being its task's state; with names if
-/// `is_named`.
+/// Writes what the allocation that fails now was charged to, `css` being its task's state.
 #[expect(unsafe_code, reason = "the record lies in the ring buffer, which only a pointer reaches")]
 #[inline(always)]
-pub(crate) fn charge(css: u64, is_named: bool, into: *mut Charge) {
+pub(crate) fn charge(css: u64, into: *mut Charge) {
     let start_boot_ns = task::start_boot_ns(current());
-    // SAFETY: only the current task writes its entry. Should the table evict it for another task's while it is
-    // read here, its start time is another when it is compared again below.
-    let before = unsafe { RECLAIMERS.get(current_tid()) }.filter(|r| r.start_boot_ns == start_boot_ns);
     let own = memcg::kernfs_id(css);
-    let (mut at, mut level_count) = (css, 0);
-    // SAFETY: `into` is reserved ring-buffer memory of the record's size; every field is written, of `levels`
-    // those up to `level_count`.
+    let (mut reclaims, mut kind) = (ABSENT_U64, last_reclaim::NONE);
+    // Ancestors never change, so one cgroup's own id stands for the whole path. What is not known of it has all
+    // bits set: a mask, for a branch in each turn of the loop would be too much for older verifiers.
+    let mut unknown = u64::MAX;
+    // SAFETY: `into` is reserved ring-buffer memory of the record's size; its every field is written, of `levels`
+    // those up to `level_count`. Only the current task writes its entry of the table; should the table give it
+    // to another task while it is copied, its start time is another afterwards.
+    let levels = unsafe { (&raw mut (*into).levels).cast::<ChargedLevel>() };
+    if let Some(before) = unsafe { RECLAIMERS.get(current_tid()) } {
+        for index in 0..MAX_MEMCG_LEVELS {
+            unsafe { (&raw mut (*levels.add(index)).oom_events_before).write(before.oom_events[index]) };
+        }
+        let is_same_path = before.memcg == own;
+        let told = (before.reclaims, before.last_reclaim);
+        if before.start_boot_ns == start_boot_ns {
+            (reclaims, kind) = told;
+            if is_same_path {
+                unknown = 0;
+            }
+        }
+    }
+    let unknown = core::hint::black_box(unknown);
+    let (mut at, mut level_count, mut failed) = (css, 0, 0);
+    // SAFETY: as above.
     unsafe {
-        let levels = (&raw mut (*into).levels).cast::<ChargedLevel>();
         for index in 0..MAX_MEMCG_LEVELS {
             if at == 0 {
                 break;
             }
-            // Ancestors never change, so one cgroup's own id stands for the whole path.
-            let oom_events = match before {
-                Some(before) if before.memcg == own => before.oom_events[index],
-                _ => ABSENT_U64,
-            };
-            memcg::fill_charged(at, oom_events, is_named, levels.add(index));
+            let before = &raw mut (*levels.add(index)).oom_events_before;
+            before.write(before.read() | unknown);
+            memcg::fill_charged(at, levels.add(index), &mut failed);
             level_count += 1;
-            at = memcg::parent(at);
+            at = memcg::above(at, &mut failed);
         }
-        let told = before
-            .filter(|r| r.start_boot_ns == start_boot_ns)
-            .map_or((ABSENT_U64, last_reclaim::NONE), |r| (r.reclaims, r.last_reclaim));
-        (&raw mut (*into).reclaims).write(told.0);
-        (&raw mut (*into).last_reclaim).write(told.1);
-        (&raw mut (*into).level_count).write(level_count);
+        (&raw mut (*into).reclaims).write(reclaims);
+        (&raw mut (*into).last_reclaim).write(kind);
+        // A level that could not be read whole may be any, so none is told.
+        (&raw mut (*into).level_count).write(if failed == 0 { level_count } else { 0 });
         (&raw mut (*into).levels_truncated).write(u32::from(at != 0));
         (&raw mut (*into).padding).write(0);
+    }
+    if failed != 0 && config!(offsets.memcg_events_oom) != NO_OFFSET {
+        count(Loss::ReadFailed);
     }
 }
 
@@ -145,10 +160,16 @@ fn begin(task: u64, css: u64, kind: u32) {
         (*scratch).begun_boot_ns = if is_memcg { boot_ns() } else { 0 };
         if is_memcg {
             (*scratch).memcg = memcg::kernfs_id(css);
-            let mut at = css;
+            let (mut at, mut failed) = (css, 0);
             for index in 0..MAX_MEMCG_LEVELS {
-                (*scratch).oom_events[index] = if at == 0 { ABSENT_U64 } else { memcg::oom_events(at) };
-                at = memcg::parent(at);
+                if at == 0 {
+                    break;
+                }
+                (*scratch).oom_events[index] = memcg::oom_events(at, &mut failed);
+                at = memcg::above(at, &mut failed);
+            }
+            if failed != 0 {
+                (*scratch).memcg = ABSENT_U64;
             }
         }
         if RECLAIMERS.insert(current_tid(), &*scratch, 0).is_err() {
@@ -180,17 +201,15 @@ fn has_oom_since(task: u64, css: u64) -> bool {
     if before.memcg != memcg::kernfs_id(css) {
         return true;
     }
-    let mut at = css;
+    let (mut at, mut failed, mut difference) = (css, 0, 0);
     for index in 0..MAX_MEMCG_LEVELS {
         if at == 0 {
-            return false;
+            break;
         }
-        if memcg::oom_events(at) != before.oom_events[index] {
-            return true;
-        }
-        at = memcg::parent(at);
+        difference |= memcg::oom_events(at, &mut failed) ^ before.oom_events[index];
+        at = memcg::above(at, &mut failed);
     }
-    false
+    failed != 0 || difference != 0
 }
 
 /// Since when, and in which memory cgroup, the current task reclaims for a memory cgroup.

@@ -219,7 +219,7 @@ pub struct ChargedLevel {
     pub oom_events: u64,
     /// The same when the task began its last reclaim for a memory cgroup; absent if that is not known.
     pub oom_events_before: u64,
-    /// As [`MemcgLevel::name`]; empty in a kill whose victim lay in the same cgroup.
+    /// As [`MemcgLevel::name`].
     pub name: [u8; CGROUP_NAME_BYTES],
 }
 

@@ -3,7 +3,7 @@
 use aftertrace_model::text;
 
 use crate::attribute::cgroup_name::{Cgroup, CgroupRoot, Level};
-use crate::kernel::{ChargedLevel, MemcgLevel, OomKill};
+use crate::kernel::{MemcgLevel, OomKill};
 
 /// What the victim's cgroup says; `None` where the record does not hold the whole path.
 pub(crate) fn classify(kill: &OomKill, root: &CgroupRoot) -> Option<Cgroup> {
@@ -12,19 +12,13 @@ pub(crate) fn classify(kill: &OomKill, root: &CgroupRoot) -> Option<Cgroup> {
 
 /// What the allocating task's cgroup says; `None` where the record does not hold the whole path.
 pub(crate) fn allocator_cgroup(kill: &OomKill, root: &CgroupRoot) -> Option<Cgroup> {
-    let own = |levels: &[ChargedLevel]| levels.first().and_then(|l| l.kernfs_id);
-    let victims = kill.levels.first().and_then(|l| l.kernfs_id);
-    // A record names these levels only if they are not the victim's.
-    if own(&kill.charge.levels).is_some_and(|id| Some(id) == victims) {
-        return classify(kill, root);
-    }
     let (top, below) = kill.charge.levels.split_last()?;
     if kill.charge.levels_truncated || top.name.is_some() {
         return None;
     }
-    let name = |l: &'_ ChargedLevel| l.name.clone().filter(|_| !l.name_truncated);
-    let names: Vec<String> = below.iter().rev().map(name).collect::<Option<_>>()?;
-    Some(root.classify(&names.iter().map(String::as_str).collect::<Vec<_>>()))
+    let names = below.iter().rev().map(|l| l.name.as_deref().filter(|_| !l.name_truncated));
+    let names: Vec<&str> = names.collect::<Option<_>>()?;
+    Some(root.classify(&names))
 }
 
 /// The victim's cgroup as a path, escaped, for one that belongs to no pod.

@@ -159,8 +159,7 @@ pub struct ChargedLevel {
     pub oom_events: Option<u64>,
     /// The same when the task began its last reclaim for a memory cgroup.
     pub oom_events_before: Option<u64>,
-    /// The directory's name; absent for the root, and where the victim lay in the same cgroup, in a record of
-    /// which these stand under [`OomKill::levels`].
+    /// The directory's name; absent for the root.
     pub name: Option<String>,
     /// True if the name may have been longer than what is kept.
     pub name_truncated: bool,
