@@ -24,7 +24,7 @@
 use aftertrace_ebpf_common::{
     config::mark_victim_passes,
     loss::Loss,
-    record::{ABSENT_I32, ABSENT_U64, OomKill, kind, oom_role},
+    record::{ABSENT_I32, OomKill, kind, oom_role},
 };
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
@@ -33,7 +33,7 @@ use crate::{
     emit::{boot_ns, header, reserve},
     maps::{AwaitedExit, SIGNALLED, Signalled, VICTIMS, config, count},
     memcg,
-    read::{pointer, value},
+    read::{pointer, value, walk_fact},
     reclaim,
     task::{self, current, current_tid},
 };
@@ -141,14 +141,16 @@ fn emit(ctx: &RawTracePointContext, signal: &Signalled, role: u32, marked_tgid: 
     let record = entry.as_mut_ptr();
     let allocator = current();
     let charged_to = memcg::state_of(allocator);
-    let pages = |offset| value::<u64>(signal.mm, offset).unwrap_or(ABSENT_U64);
+    // Of a process without memory nothing is to be read.
+    let mut gone = 0;
+    let mut pages = |offset| walk_fact(signal.mm, offset, &mut gone);
     // SAFETY: `record` is reserved ring-buffer memory of the record's size; every field is written below,
     // of `levels` those up to `level_count`.
     unsafe {
         (&raw mut (*record).header).write(header::<OomKill>(kind::OOM_KILL, boot_ns));
         (&raw mut (*record).signal_boot_ns).write(signal.boot_ns);
-        (&raw mut (*record).victim).write(task::identity(signal.task));
-        (&raw mut (*record).allocator).write(task::identity(allocator));
+        task::write_identity(signal.task, &raw mut (*record).victim);
+        task::write_identity(allocator, &raw mut (*record).allocator);
         (&raw mut (*record).allocator_memcg).write(memcg::kernfs_id(charged_to));
         (&raw mut (*record).victim_parent_memcg)
             .write(memcg::kernfs_id(memcg::state_of(task::parent(signal.task))));

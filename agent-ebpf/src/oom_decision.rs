@@ -8,7 +8,7 @@ use aftertrace_ebpf_common::{
     config::NO_OFFSET,
     limits::MAX_MEMCG_LEVELS,
     loss::Loss,
-    record::{ABSENT_U32, ABSENT_U64, MemcgLevel, OomDecision, kind},
+    record::{ABSENT_I32, ABSENT_U64, MemcgLevel, OomDecision, kind},
 };
 use aya_ebpf::{macros::fentry, programs::FEntryContext};
 
@@ -17,7 +17,7 @@ use crate::{
     emit::{boot_ns, header, reserve},
     maps::config,
     memcg,
-    read::{pointer, value},
+    read::{pointer, value, walk_fact, walk_word},
     reclaim,
     task::{self, current},
 };
@@ -44,22 +44,25 @@ fn decided(ctx: &FEntryContext, oc: u64) {
         Some(_) => 0,
     };
     let id = if css == 0 { ABSENT_U64 } else { memcg::kernfs_id(css) };
+    // What one kernel lacks and another has; it lies on this thread's stack, so nothing else can fail.
+    let mut lacking = 0;
+    let mut word = |offset| walk_word(oc, offset, &mut lacking);
+    let order = word(config!(offsets.oc_order));
     // SAFETY: `record` is reserved ring-buffer memory of the record's size; every field is written, of
     // `levels` those up to `level_count`.
     unsafe {
         (&raw mut (*record).header).write(header::<OomDecision>(kind::OOM_DECISION, boot_ns()));
-        (&raw mut (*record).allocator).write(task::identity(current()));
-        (&raw mut (*record).chosen).write(task::identity(pointer(oc, config!(offsets.oc_chosen))));
+        (&raw mut (*record).constraint).write(word(config!(offsets.oc_constraint)));
+        (&raw mut (*record).gfp_mask).write(word(config!(offsets.oc_gfp_mask)));
+        let is_known = config!(offsets.oc_order) != NO_OFFSET;
+        (&raw mut (*record).order).write(if is_known { order as i32 } else { ABSENT_I32 });
+        let mut fact = |offset| walk_fact(oc, offset, &mut lacking);
+        (&raw mut (*record).total_pages).write(fact(config!(offsets.oc_totalpages)));
+        (&raw mut (*record).chosen_points).write(fact(config!(offsets.oc_chosen_points)));
+        task::write_identity(current(), &raw mut (*record).allocator);
+        task::write_identity(pointer(oc, config!(offsets.oc_chosen)), &raw mut (*record).chosen);
         (&raw mut (*record).memcg).write(id);
-        (&raw mut (*record).total_pages)
-            .write(value(oc, config!(offsets.oc_totalpages)).unwrap_or(ABSENT_U64));
-        (&raw mut (*record).chosen_points)
-            .write(value(oc, config!(offsets.oc_chosen_points)).unwrap_or(ABSENT_U64));
         (&raw mut (*record).reclaims).write(reclaim::reclaims_of_current());
-        (&raw mut (*record).constraint)
-            .write(value(oc, config!(offsets.oc_constraint)).unwrap_or(ABSENT_U32));
-        (&raw mut (*record).gfp_mask).write(value(oc, config!(offsets.oc_gfp_mask)).unwrap_or(ABSENT_U32));
-        (&raw mut (*record).order).write(value(oc, config!(offsets.oc_order)).unwrap_or(i32::MIN));
         (&raw mut (*record).memcg_is_null).write(u32::from(memcg == Some(0)));
         let levels: *mut [MemcgLevel; MAX_MEMCG_LEVELS] = &raw mut (*record).levels;
         let (level_count, left_out) = memcg::ancestors(css, levels);

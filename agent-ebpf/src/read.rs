@@ -49,6 +49,14 @@ pub(crate) fn walk_fact(base: u64, offset: u32, failed: &mut i64) -> u64 {
     u64::from_ne_bytes(word) | (result >> 63) as u64
 }
 
+/// Reads a 32-bit fact as [`walk`] does; `ABSENT_U32` if it cannot be read.
+#[inline(always)]
+pub(crate) fn walk_word(base: u64, offset: u32, failed: &mut i64) -> u32 {
+    let (word, result) = bytes::<4>(base, offset);
+    *failed |= result;
+    u32::from_ne_bytes(word) | (result >> 63) as u32
+}
+
 /// Reads a flag of one byte as [`walk`] does; `ABSENT_U32` if it cannot be read.
 #[inline(always)]
 pub(crate) fn walk_flag(base: u64, offset: u32, failed: &mut i64) -> u32 {

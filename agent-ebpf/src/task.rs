@@ -3,14 +3,15 @@
 use aftertrace_ebpf_common::{
     config::NO_OFFSET,
     limits::COMM_BYTES,
+    loss::Loss,
     record::{ABSENT_U32, ABSENT_U64, Task},
 };
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_task};
 
 use crate::{
-    maps::config,
-    read::{kernel_string, pointer, value},
+    maps::{config, count},
+    read::{pointer, value, walk, walk_fact, walk_string, walk_word},
 };
 
 /// Reads the identity of the task at `task`; each fact that is missing is absent by itself.
@@ -28,26 +29,40 @@ pub(crate) fn identity(task: u64) -> Task {
     }
 }
 
-/// Writes the identity of the task at `task`, field by field: the verifier does not follow what lies in a
-/// record, so that a fact that is missing makes no further way through the program.
+/// Writes the identity of the task at `task`, field by field and without a branch, so that a fact that is missing
+/// makes no further way through the program for the verifier to follow.
 #[expect(unsafe_code, reason = "the record lies in the ring buffer, which only a pointer reaches")]
 #[inline(always)]
 pub(crate) fn write_identity(task: u64, into: *mut Task) {
-    let uid = value(pointer(task, config!(offsets.task_real_cred)), config!(offsets.cred_uid));
+    // What lies behind a further pointer may be gone already, which is no failure to read.
+    let (mut failed, mut gone) = (0, 0);
+    let cred = walk(task, config!(offsets.task_real_cred), &mut failed);
+    let leader = walk(task, config!(offsets.task_group_leader), &mut gone);
+    let signal = walk(task, config!(offsets.task_signal), &mut failed);
+    let pid = walk(signal, config!(offsets.signal_tgid_pid), &mut gone);
+    let level = walk_word(pid, config!(offsets.pid_level), &mut gone);
+    let deepest = pid + u64::from(level) * u64::from(config!(offsets.pid_numbers_stride));
     let comm = match config!(offsets.task_comm) {
         NO_OFFSET => 0,
-        _ if task == 0 => 0,
         offset => task + u64::from(offset),
     };
+    let start = config!(offsets.task_start_boottime);
     // SAFETY: `into` is a whole Task in reserved ring-buffer memory, which the verifier checks.
     unsafe {
-        (&raw mut (*into).start_boot_ns).write(start_boot_ns(task));
-        (&raw mut (*into).process_start_boot_ns).write(process_start_boot_ns(task));
-        (&raw mut (*into).tid).write(value(task, config!(offsets.task_pid)).unwrap_or(ABSENT_U32));
-        (&raw mut (*into).tgid).write(value(task, config!(offsets.task_tgid)).unwrap_or(ABSENT_U32));
-        (&raw mut (*into).ns_tgid).write(ns_tgid(task));
-        (&raw mut (*into).uid).write(uid.unwrap_or(ABSENT_U32));
-        kernel_string(comm, &raw mut (*into).comm);
+        (&raw mut (*into).start_boot_ns).write(walk_fact(task, start, &mut failed));
+        (&raw mut (*into).process_start_boot_ns).write(walk_fact(leader, start, &mut gone));
+        (&raw mut (*into).tid).write(walk_word(task, config!(offsets.task_pid), &mut failed));
+        (&raw mut (*into).tgid).write(walk_word(task, config!(offsets.task_tgid), &mut failed));
+        (&raw mut (*into).ns_tgid).write(walk_word(deepest, config!(offsets.pid_numbers_nr), &mut gone));
+        (&raw mut (*into).uid).write(walk_word(cred, config!(offsets.cred_uid), &mut gone));
+        walk_string(comm, &raw mut (*into).comm);
+    }
+    let is_whole = config!(offsets.task_real_cred) != NO_OFFSET
+        && config!(offsets.task_signal) != NO_OFFSET
+        && start != NO_OFFSET;
+    // What this kernel lacks is no failure to read it.
+    if failed != 0 && is_whole {
+        count(Loss::ReadFailed);
     }
 }
 
