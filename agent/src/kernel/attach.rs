@@ -13,7 +13,7 @@ use super::{
     hook::{self, HookError, MissingHook, Subject, SubjectStatus, Tier},
     loss::WatchedProgram,
     offsets::{Located, MissingFact},
-    plan::{Hook, PLANS, Plan},
+    plan::{Enough, Hook, PLANS, Plan},
     tracefs::CallFormats,
 };
 
@@ -63,6 +63,11 @@ fn try_plan(
     status: &mut SubjectStatus,
     watched: &mut Vec<WatchedProgram>,
 ) -> bool {
+    if let Enough::From(others) = plan.enough
+        && !others.iter().all(|label| watched.iter().any(|program| program.hook == *label))
+    {
+        return false;
+    }
     let mut attached = Vec::new();
     for hook in plan.hooks {
         match attach(programs, hook, plan, target) {

@@ -32,6 +32,8 @@ pub(super) enum Enough {
     OneCall,
     /// One at least: each is a call of its own.
     Any,
+    /// It follows from what these hooks of other subjects, which are tried before, tell.
+    From(&'static [&'static str]),
 }
 
 impl Plan {
@@ -39,6 +41,8 @@ impl Plan {
     pub(super) fn is_enough(&self, attached: &[&str]) -> bool {
         match self.enough {
             Enough::All => self.hooks.iter().all(|hook| attached.contains(&hook.label)),
+            // Whether the others are attached is looked at before.
+            Enough::From(_) => true,
             Enough::Any => !attached.is_empty(),
             Enough::OneCall => attached.iter().any(|entry| {
                 let exit = entry.replace("/sys_enter_", "/sys_exit_");
@@ -87,7 +91,10 @@ pub(super) const PLANS: &[Plan] = &[
         tier: Tier::Tracepoint,
         // Nothing of its own: each kill carries what the decision is derived from.
         hooks: &[],
-        enough: Enough::All,
+        enough: Enough::From(&[
+            "raw_tp:mm_vmscan_memcg_reclaim_begin",
+            "raw_tp:mm_vmscan_direct_reclaim_begin",
+        ]),
     },
     Plan {
         subject: Subject::Signal,

@@ -132,6 +132,28 @@ impl Cgroup {
         };
     }
 
+    /// Sets a limit that may be below what is used; false where the kernel refuses that.
+    pub(crate) fn try_limit(&self, bytes: u64) -> bool {
+        let file = if self.is_v1 { "memory.limit_in_bytes" } else { "memory.max" };
+        fs::write(self.path.join(file), bytes.to_string()).is_ok()
+    }
+
+    /// Memory charged.
+    pub(crate) fn usage(&self) -> u64 {
+        let file = if self.is_v1 { "memory.usage_in_bytes" } else { "memory.current" };
+        let text = fs::read_to_string(self.path.join(file)).expect("every memory cgroup has it");
+        text.trim().parse().expect("a size is a number")
+    }
+
+    /// Has all its tasks killed together, or says that this kernel's hierarchy cannot.
+    pub(crate) fn kill_as_group(&self) -> bool {
+        let written = fs::write(self.path.join("memory.oom.group"), "1");
+        if let Err(error) = &written {
+            println!("SKIPPED: there is no memory.oom.group here: {error}");
+        }
+        written.is_ok()
+    }
+
     /// The kernel's own count of the kills in this very cgroup.
     pub(crate) fn oom_kills(&self) -> u64 {
         let file = if self.is_v1 { "memory.oom_control" } else { "memory.events.local" };

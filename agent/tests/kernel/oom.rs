@@ -7,7 +7,7 @@ use aftertrace_agent::kernel::{
     Record, Subject, Tier, clock::boot_now_ns, fired::fired,
 };
 
-use crate::machine::{Cgroup, HOG, Observer, compile};
+use crate::machine::{Cgroup, HOG, Held, Observer, compile};
 
 /// A limit that a shell fits in and that an allocating process reaches at once.
 const LIMIT: u64 = 16 << 20;
@@ -165,6 +165,73 @@ async fn a_limit_far_above_fires_for_whoever_lies_below() {
     victim.run();
     let (kill, decision) = told_kill_of(&mut observer, pid).await;
     assert_fired(&kill, decision.as_ref(), class.id());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_group_dies_with_its_chosen_each_process_once_and_is_counted_in_between() {
+    let Some(mut observer) = Observer::start(&KernelConfig::default(), Subject::OomKill) else { return };
+    let Some(pod) = Cgroup::make("group") else { return };
+    let container = pod.child("container");
+    container.limit(LIMIT);
+    if !container.kill_as_group() {
+        return;
+    }
+    let members: Vec<_> = (0..3).map(|_| container.shell("exec sleep 60")).collect();
+    let mut hog = container.shell(HOG);
+    let chosen = hog.pid();
+    hog.run();
+    let (kill, decision) = told_kill_of(&mut observer, chosen).await;
+    assert_fired(&kill, decision.as_ref(), container.id());
+    let before = kill.levels[0].oom_group_kill_events.expect("it is counted where there are groups");
+    let mut seen = Vec::new();
+    while seen.len() < members.len() {
+        let member = observer
+            .next(|record| match record {
+                Record::OomKill(kill) if kill.levels.first()?.kernfs_id == Some(container.id()) => {
+                    Some(*kill)
+                }
+                Record::OomDecision(told) => panic!("a group makes no decision of its own: {told:?}"),
+                _ => None,
+            })
+            .await;
+        assert_eq!((member.role, &member.allocator), (OomRole::Marked, &kill.allocator));
+        assert_eq!(member.charge.reclaims, kill.charge.reclaims, "one decision");
+        assert_eq!(member.levels[0].oom_group_kill_events, Some(before + 1));
+        assert_eq!(member.levels[0].oom_group, Some(true));
+        seen.push(member.victim.tgid);
+    }
+    seen.sort_unstable();
+    let mut expected: Vec<u32> = members.iter().map(Held::pid).collect();
+    expected.sort_unstable();
+    assert_eq!(seen, expected, "the chosen, which the kernel signals again, is told once");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_limit_written_below_what_is_used_is_never_told_wrong() {
+    let Some(mut observer) = Observer::start(&KernelConfig::default(), Subject::OomKill) else { return };
+    let Some(pod) = Cgroup::make("resize") else { return };
+    let container = pod.child("container");
+    container.limit(4 * LIMIT);
+    let holder = container.shell("x=$(head -c 20000000 /dev/zero | tr '\\0' x); sleep 60");
+    let mut holder = holder;
+    holder.release();
+    for _ in 0..500 {
+        if container.usage() > LIMIT {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(container.usage() > LIMIT, "{}", container.usage());
+    if !container.try_limit(LIMIT / 4) {
+        return println!("SKIPPED: this hierarchy refuses a limit below what is used");
+    }
+    let (kill, decision) = told_kill_of(&mut observer, holder.pid()).await;
+    assert_eq!(kill.allocator.tgid, std::process::id(), "whoever writes the limit decides");
+    assert!(matches!(fired(&kill, None), Fired::Unknown(_)), "{:?}", kill.charge);
+    if let Some(decision) = decision {
+        let by = DecidedBy::OomControl;
+        assert_eq!(fired(&kill, Some(&decision)), Fired::Memcg { kernfs_id: container.id(), by });
+    }
 }
 
 #[tokio::test(flavor = "current_thread")]
