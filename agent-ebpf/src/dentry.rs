@@ -60,15 +60,6 @@ pub(crate) fn root_of(inode: u64) -> Option<VolumeKey> {
     VOLUME_ROOTS.get_ptr(volume).is_some().then_some(volume)
 }
 
-/// The address of a dentry of an inode, any if it has several names; 0 if it has none any more.
-#[inline(always)]
-pub(crate) fn of_inode(inode: u64) -> u64 {
-    match pointer(inode, config!(offsets.inode_aliases)) {
-        0 => 0,
-        alias => alias - u64::from(config!(offsets.dentry_alias)),
-    }
-}
-
 /// Whether a dentry is named `name`, by the length that stands with its hash first.
 #[inline(always)]
 pub(crate) fn is_named<const N: usize>(dentry: u64, expected: [u8; N]) -> bool {

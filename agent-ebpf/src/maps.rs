@@ -114,11 +114,6 @@ pub(crate) static WATCHING_GROUPS: LruHashMap<u64, Watcher> =
 pub(crate) static TOLD_WATCHES: LruHashMap<u32, u64> =
     LruHashMap::with_max_entries(limits::MAX_WATCHING_PROCESSES, 0);
 
-/// Notices that have been told, by group, volume's inode and generation's name.
-#[map]
-pub(crate) static SEEN_NOTICES: LruHashMap<[u64; 3], u32> =
-    LruHashMap::with_max_entries(limits::MAX_SEEN_NOTICES, 0);
-
 /// Who watches.
 #[derive(Clone, Copy)]
 #[repr(C)]

@@ -20,8 +20,8 @@ use aya_ebpf::{
 use crate::{
     cgroups, dentry, diagnose,
     emit::{boot_ns, header, reserve},
-    maps::{PENDING_WATCHES, SEEN_NOTICES, TOLD_WATCHES, WATCHING_GROUPS, Watcher, config},
-    read::{kernel_string, pointer, value},
+    maps::{PENDING_WATCHES, TOLD_WATCHES, WATCHING_GROUPS, Watcher, config},
+    read::{pointer, value},
     read_file::{current, file_of},
     swap::argument,
     task,
@@ -92,25 +92,16 @@ fn added(ctx: &TracePointContext, task: u64, cgroup_id: u64) {
 ///
 /// Prototype: `int inotify_handle_inode_event(struct fsnotify_mark *inode_mark, u32 mask, struct inode *inode, struct inode *dir, const struct qstr *name, u32 cookie)`
 ///
-/// For an event in a directory `dir` is that directory; for one of the watched inode itself it is null.
+/// For an event in a directory `dir` is that directory; for one of the watched inode itself it is null. That a
+/// watched file of the former generation ends is told to its watcher, too, but is no word of the new one.
 #[fentry(function = "inotify_handle_inode_event")]
 fn inotify_handle_inode_event(ctx: FEntryContext) -> i32 {
-    let (mask, inode, dir) = (ctx.arg::<u32>(1), ctx.arg::<u64>(2), ctx.arg::<u64>(3));
-    let group = pointer(ctx.arg::<u64>(0), config!(offsets.mark_group));
-    let watched = if dir == 0 { inode } else { dir };
-    if let Some(volume) = dentry::root_of(dir) {
-        if mask & MOVED_TO != 0 && is_data(ctx.arg::<u64>(4)) {
-            told(&ctx, group, volume, mask, 0);
-        }
+    let (mask, dir) = (ctx.arg::<u32>(1), ctx.arg::<u64>(3));
+    if mask & MOVED_TO == 0 || dir == 0 || !is_data(ctx.arg::<u64>(4)) {
         return 0;
     }
-    let entry = dentry::of_inode(watched);
-    let Some(device) = dentry::watched_device(entry) else { return 0 };
-    let Some(place) = dentry::place(entry, device) else { return 0 };
-    let key = [group, place.volume[1], dentry::name_hash(place.generation)];
-    if SEEN_NOTICES.get_ptr(key).is_none() {
-        told(&ctx, group, place.volume, mask, place.generation);
-        let _ = SEEN_NOTICES.insert(key, 1, 0);
+    if let Some(volume) = dentry::root_of(dir) {
+        told(&ctx, pointer(ctx.arg::<u64>(0), config!(offsets.mark_group)), volume, mask);
     }
     0
 }
@@ -121,17 +112,15 @@ fn is_data(name: u64) -> bool {
     value::<[u8; 7]>(pointer(name, config!(offsets.qstr_name)), 0) == Some(*b"..data\0")
 }
 
-/// Writes one notice, if the group is a container's. `generation` is the address of its dentry, or 0.
+/// Writes one notice, if the group is a container's.
 #[expect(unsafe_code, reason = "the record lies in the ring buffer, which only a pointer reaches")]
 #[inline(always)]
-fn told(ctx: &FEntryContext, group: u64, volume: VolumeKey, mask: u32, generation: u64) {
+fn told(ctx: &FEntryContext, group: u64, volume: VolumeKey, mask: u32) {
     // SAFETY: the value is copied; one that is being overwritten is of the same group's next watch.
     let Some(watcher) = (unsafe { WATCHING_GROUPS.get(group) }).copied() else { return };
     let Some(mut room) = reserve::<Notice>(Loss::RingFullNotice) else { return };
     let record = room.as_mut_ptr();
-    let name = if generation == 0 { 0 } else { dentry::name(generation) };
-    // SAFETY: `record` is reserved ring-buffer memory of the record's size; every field is written, but for
-    // what follows the name's NUL.
+    // SAFETY: `record` is reserved ring-buffer memory of the record's size; every field is written.
     unsafe {
         (&raw mut (*record).header).write(header::<Notice>(kind::NOTICE, boot_ns()));
         (&raw mut (*record).cgroup_id).write(watcher.cgroup_id);
@@ -140,7 +129,6 @@ fn told(ctx: &FEntryContext, group: u64, volume: VolumeKey, mask: u32, generatio
         (&raw mut (*record).tgid).write(watcher.tgid);
         (&raw mut (*record).mask).write(mask);
         (&raw mut (*record).comm).write(watcher.comm);
-        kernel_string(name, &raw mut (*record).generation);
     }
     room.submit(0);
     diagnose!(ctx, "a container was told of a volume");

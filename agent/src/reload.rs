@@ -66,8 +66,8 @@ struct Volume {
     contents: Vec<(ObjectRef, Content)>,
     /// When an open of this volume may last have been missed.
     missed_at: Option<Timestamp>,
-    /// Containers whose watches tell them nothing any more, with the number of the last generation that they
-    /// could be told of.
+    /// Containers whose watches tell them nothing any more, with the number of the generation whose swap made
+    /// them so.
     deaf: HashMap<ContainerId, u32>,
     /// Containers that were told of a generation, with its number.
     notified: HashMap<ContainerId, u32>,
@@ -224,15 +224,11 @@ impl Reload {
         }
     }
 
-    /// A container was told by inotify of a swap: of the last one, or by the end of the generation before.
-    /// Returns the swap if it was the first time.
+    /// A container was told by inotify of the last swap; returns the swap if it was the first time.
     pub(crate) fn notified(&mut self, notice: &Notice, container: &ContainerId) -> Option<Arc<SwapFact>> {
         let volume = self.volumes.get_mut(&notice.volume)?;
         let swap = volume.swap.as_ref()?;
-        let is_of_last = match &notice.generation {
-            None => notice.boot_ns >= swap.enter_boot_ns,
-            Some(generation) => volume.older.back().is_some_and(|(previous, _)| previous == generation),
-        };
+        let is_of_last = notice.boot_ns >= swap.enter_boot_ns;
         if !is_of_last || volume.notified.get(container) == Some(&volume.number) {
             return None;
         }

@@ -2,9 +2,9 @@
 //!
 //! Right after a swap the watches on the generation before are noted, while nobody can have used its inode
 //! numbers again; a little later, when the writer has removed that generation, the same processes are looked at
-//! once more. A watch that is still bound to the removed generation gets no event ever again; one that is gone
-//! and was not replaced gets none either. Both are deaf, unless the process has another watch on the volume
-//! that lives.
+//! once more. A watch that is still bound to the removed generation gets no event ever again; one that went with
+//! it and was not replaced gets none either. Both are deaf, unless the process has another watch on the volume
+//! that lives. A watch on the link itself ends with the rename, which tells its process so: that is no deafness.
 //!
 //! Pure but for [`proc`]. What the volume consists of comes from its registry.
 
@@ -80,9 +80,9 @@ pub(crate) struct Finding {
     pub(crate) container: ContainerId,
     pub(crate) pid: u32,
     pub(crate) comm: String,
-    /// The descriptor of the watch or the file; nothing for a mapping, and for a watch that is gone.
+    /// The descriptor of the watch or the file; nothing for a mapping.
     pub(crate) descriptor: Option<u32>,
-    /// The inode watched or held.
+    /// The inode watched or held; nothing for a watch that went with its file.
     pub(crate) inode: Option<u64>,
     /// The generation that it is of, if it is.
     pub(crate) generation: Option<String>,
@@ -150,16 +150,11 @@ impl Watchers {
         let mut deaf = Vec::new();
         for process in seen {
             let live: BTreeSet<Mark> = process.marks.iter().filter(|m| current.is_live(m)).copied().collect();
-            let known = volume.watching.get(&process.id);
-            let dead = process
-                .marks
-                .iter()
-                .find(|mark| !live.contains(mark) && known.is_some_and(|known| known.contains(mark)));
             if !live.is_empty() {
                 looked.is_listening = true;
                 volume.watching.insert(process.id, live);
-            } else if known.is_some() {
-                deaf.push(volume.deaf(container, process, dead));
+            } else if let Some(finding) = volume.deaf(container, process) {
+                deaf.push(finding);
             }
             let held = process.removed.iter().filter_map(|removed| volume.held(current, removed));
             for (reason, generation, removed) in held {
@@ -206,20 +201,24 @@ impl Current<'_> {
 }
 
 impl Volume {
-    fn deaf(&self, container: &ContainerId, process: &Seen, dead: Option<&Mark>) -> Finding {
-        let generation = dead.and_then(|mark| {
-            self.older.iter().rev().find(|(_, listing)| listing.has(mark.inode)).map(|(name, _)| name.clone())
-        });
-        Finding {
+    /// A process without a watch that lives: deaf if it watched a former generation.
+    fn deaf(&self, container: &ContainerId, process: &Seen) -> Option<Finding> {
+        let known = self.watching.get(&process.id)?;
+        let of = |mark: &Mark| self.older.iter().rev().find(|(_, listing)| listing.has(mark.inode));
+        // One that is still there before one that went with its file.
+        let bound = known.iter().find(|mark| process.marks.contains(mark) && of(mark).is_some());
+        let mark = bound.or_else(|| known.iter().find(|mark| of(mark).is_some()))?;
+        let (generation, _) = of(mark)?;
+        Some(Finding {
             reason: Reason::Deaf,
             container: container.clone(),
             pid: process.id.pid,
             comm: process.comm.clone(),
-            descriptor: dead.map(|mark| mark.descriptor),
-            inode: dead.map(|mark| mark.inode),
-            generation,
+            descriptor: Some(mark.descriptor),
+            inode: bound.map(|mark| mark.inode),
+            generation: Some(generation.clone()),
             path: None,
-        }
+        })
     }
 
     /// Whether a removed file was of a former generation: by its inode, and by the folder that it was in.

@@ -182,10 +182,6 @@ pub struct Offsets {
     pub renamedata_old_dentry: u32,
     /// `renamedata.new_dentry`.
     pub renamedata_new_dentry: u32,
-    /// `dentry.d_u.d_alias`, by which an inode lists its entries.
-    pub dentry_alias: u32,
-    /// `inode.i_dentry.first`.
-    pub inode_aliases: u32,
     /// `fsnotify_mark.group`.
     pub mark_group: u32,
     /// `qstr.name`.
@@ -273,8 +269,6 @@ impl Offsets {
         sb_dev: NO_OFFSET,
         renamedata_old_dentry: NO_OFFSET,
         renamedata_new_dentry: NO_OFFSET,
-        dentry_alias: NO_OFFSET,
-        inode_aliases: NO_OFFSET,
         mark_group: NO_OFFSET,
         qstr_name: NO_OFFSET,
     };
@@ -349,5 +343,5 @@ impl Config {
     };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 82 * 4);
-const _: () = assert!(size_of::<Config>() == 82 * 4 + 3 * 24 + 8 * 4);
+const _: () = assert!(size_of::<Offsets>() == 80 * 4);
+const _: () = assert!(size_of::<Config>() == 80 * 4 + 3 * 24 + 8 * 4);

@@ -116,8 +116,5 @@ pub const MAX_WATCHING_PROCESSES: u32 = 4_096;
 /// a process's watches, and a little later than this.
 pub const WATCH_ADDED_PERIOD_NS: u64 = 1_000_000_000;
 
-/// Notices about a removed generation that have been told: a watcher gets one for each file of it.
-pub const MAX_SEEN_NOTICES: u32 = 4_096;
-
 /// Bytes of the ring buffer unless the agent sets another size: about 240 OOM kills or 850 swaps.
 pub const DEFAULT_RING_BYTES: u32 = 1 << 20;

@@ -516,7 +516,7 @@ pub struct VolumeRename {
     pub is_staged: u32,
 }
 
-/// An inotify event about a registered volume, as it was queued for a group of a container.
+/// The inotify event of a new `..data` in a registered volume, as it was queued for a group of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, IntoBytes, KnownLayout))]
 #[repr(C)]
@@ -535,9 +535,6 @@ pub struct Notice {
     pub mask: u32,
     /// The watcher's name when it added that watch, NUL-terminated.
     pub comm: [u8; COMM_BYTES],
-    /// The generation that it watches, NUL-terminated; first byte NUL if it watches the volume's root and was
-    /// told of `..data`.
-    pub generation: [u8; FILE_NAME_BYTES],
 }
 
 /// A process of a container added a watch to an inotify group; told once a second for each process at most.
@@ -554,7 +551,7 @@ pub struct WatchAdded {
 }
 
 const _: () = assert!(size_of::<VolumeRename>() == 56 + size_of::<Task>());
-const _: () = assert!(size_of::<Notice>() == 72 + FILE_NAME_BYTES);
+const _: () = assert!(size_of::<Notice>() == 72);
 const _: () = assert!(size_of::<WatchAdded>() == 24 + size_of::<Task>());
 const _: () = assert!(size_of::<FileOpen>() == 56 + size_of::<Task>() + 2 * FILE_NAME_BYTES);
 const _: () = assert!(size_of::<Header>() == 16);

@@ -279,19 +279,15 @@ fn volume_rename(raw: &raw::VolumeRename) -> Result<Rename, DecodeError> {
 }
 
 fn notice(raw: &raw::Notice) -> Result<Notice, DecodeError> {
-    let text = |bytes| match until_nul(bytes) {
-        [] => None,
-        text => Some(String::from_utf8_lossy(text).into_owned()),
-    };
+    let comm = until_nul(&raw.comm);
     Ok(Notice {
         boot_ns: raw.header.boot_ns,
         cgroup_id: known(raw.cgroup_id),
         tgid: known_u32(raw.tgid).ok_or(DecodeError::NoIdentity)?,
         process_start_boot_ns: known(raw.process_start_boot_ns),
-        comm: text(&raw.comm),
+        comm: (!comm.is_empty()).then(|| String::from_utf8_lossy(comm).into_owned()),
         volume: volume(raw.volume)?,
         mask: raw.mask,
-        generation: text(&raw.generation),
     })
 }
 

@@ -384,16 +384,6 @@ fn renames_and_watches(f: &mut Finder<'_, '_>) {
     f.find("whose an inotify watch is", NOTIFY, |o| &mut o.mark_group, 8, &[("fsnotify_mark", &group)]);
     let name = [Member("name")];
     f.find("the name in an inotify event", NOTIFY, |o| &mut o.qstr_name, 8, &[("qstr", &name)]);
-    let fact = "the directory entries of an inode";
-    let first = [Member("i_dentry"), Member("first")];
-    f.find(fact, NOTIFY, |o| &mut o.inode_aliases, 8, &[("inode", &first)]);
-    // A list's node is two pointers.
-    let alias = [Member("d_u"), Member("d_alias")];
-    f.find(fact, NOTIFY, |o| &mut o.dentry_alias, 16, &[("dentry", &alias)]);
-    // One without the other leads nowhere.
-    if f.located.offsets.dentry_alias == NO_OFFSET {
-        f.located.offsets.inode_aliases = NO_OFFSET;
-    }
 }
 
 /// What `mark_victim` passes: `(task, uid)` from 6.9 on and in backports of it, `(pid)` before.

@@ -348,7 +348,7 @@ pub struct FileOpen {
     pub call: Option<OpenCall>,
 }
 
-/// An inotify event about a registered volume, queued for a process of a container.
+/// The inotify event of a new `..data` in a registered volume, queued for a process of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// When it was queued, in nanoseconds of `CLOCK_BOOTTIME`.
@@ -365,8 +365,6 @@ pub struct Notice {
     pub volume: VolumeId,
     /// The event, as `inotify(7)` has it.
     pub mask: u32,
-    /// The generation that it watches; nothing if it watches the root and was told of `..data`.
-    pub generation: Option<String>,
 }
 
 /// A process of a container added a watch to an inotify group.

@@ -168,7 +168,7 @@ impl Pipeline {
     /// A container was told of a volume; the swap's own record may be behind.
     pub(super) async fn notice(&mut self, notice: Box<Notice>) {
         let is_before = self.reload.last_swap(notice.volume).is_none_or(|swap| notice.boot_ns > swap.boot_ns);
-        if notice.generation.is_none() && is_before {
+        if is_before {
             if self.watches.notices.len() >= NOTICES_MAX {
                 self.watches.notices.pop_front();
             }

@@ -111,15 +111,8 @@ pub(crate) fn notified_event(
     if let Some(start) = notice.process_start_boot_ns {
         put(PROCESS_START_BOOT_NS, start.into());
     }
-    let what = match &notice.generation {
-        None => "the new link".to_owned(),
-        Some(generation) => {
-            put(HELD_GENERATION, text::escape(generation).into());
-            "the end of the generation before".to_owned()
-        }
-    };
     event.summary = format!(
-        "inotify told {comm} (pid {}) in container {} of {} of {what} of volume {}",
+        "inotify told {comm} (pid {}) in container {} of {} of the swap of volume {}",
         notice.tgid,
         text::escape(&life.container),
         draft::pod_name(&pod.pod),

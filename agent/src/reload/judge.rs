@@ -160,7 +160,7 @@ impl Volume {
 impl Volume {
     /// Why a container did not open what changed in a generation, as far as its watches explain it.
     fn reason(&self, container: &Running, number: u32) -> &'static str {
-        if self.deaf.get(&container.id).is_some_and(|last| *last < number) {
+        if self.deaf.get(&container.id).is_some_and(|since| *since <= number) {
             "deaf_watcher"
         } else if self.notified.get(&container.id).is_some_and(|last| *last >= number) {
             "notified_not_reopened"
