@@ -84,7 +84,7 @@ fn build() -> Result<()> {
     let features: &[&str] =
         if env::var_os("CARGO_FEATURE_KERNEL_LOG").is_some() { &["bpf", "log"] } else { &["bpf"] };
     let toolchain = env::var("RUSTUP_TOOLCHAIN").unwrap_or_else(|_| "stable".to_owned());
-    aya_build::build_ebpf(
+    let built = aya_build::build_ebpf(
         [aya_build::Package {
             name: "aftertrace-ebpf",
             root_dir: root.to_str().context("the workspace's path is not UTF-8")?,
@@ -92,7 +92,27 @@ fn build() -> Result<()> {
             features,
         }],
         aya_build::Toolchain::Custom(&toolchain),
-    )
+    );
+    built.and_then(|()| strip())
+}
+
+/// Takes the programs' debug information off, two thirds of what the agent would carry and read at each start;
+/// BTF, which the kernel takes, is made from it and stays. Where the toolchain has no tool for it, it stays too.
+fn strip() -> Result<()> {
+    let programs = Path::new(&env::var_os("OUT_DIR").context("OUT_DIR is not set")?).join("aftertrace-ebpf");
+    let sysroot = sysroot()?;
+    let host = env::var("HOST").context("HOST is not set")?;
+    let tool = sysroot.join("lib/rustlib").join(host).join("bin/rust-objcopy");
+    if tool.is_file() {
+        let mut strip = Command::new(&tool);
+        // The tool is linked with the compiler's own LLVM.
+        strip.env("LD_LIBRARY_PATH", sysroot.join("lib")).arg("--strip-debug").arg(&programs);
+        let status = strip.status().with_context(|| format!("run {}", tool.display()))?;
+        if !status.success() {
+            bail!("{} failed on {}: {status}", tool.display(), programs.display());
+        }
+    }
+    Ok(())
 }
 
 /// The folder above this package.

@@ -42,7 +42,7 @@ pub use drain::{Drain, DrainError};
 pub use fired::{DecidedBy, Fired};
 pub use hook::{HookError, MissingHook, Subject, SubjectStatus, Tier};
 pub use load::{Attached, Kernel, KernelConfig, LoadError};
-pub use loss::{KernelLoss, LossReason, Losses};
+pub use loss::{KernelLoss, LossReason, Losses, SKIPPED_PERIOD};
 pub use pod_cgroups::{FoundCgroup, KubeletCgroups, PodCgroups};
 pub use record::{
     CgroupChange, Charge, ChargedLevel, Exec, Exit, FileOpen, InitExit, InitPlace, LastReclaim, Limit,

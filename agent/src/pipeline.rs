@@ -33,7 +33,8 @@ use crate::environment::Environments;
 use crate::episode::{Episodes, Member, victims::Victims};
 use crate::export::GivenKey;
 use crate::kernel::{
-    Exit, FoundCgroup, Losses, OomKill, PodCgroups, Record, Rename, Subject, WallClock, WatchedVolumes,
+    Exit, FoundCgroup, LossReason, Losses, OomKill, PodCgroups, Record, Rename, SKIPPED_PERIOD, Subject,
+    WallClock, WatchedVolumes,
 };
 use crate::lifetimes::Lifetime;
 use crate::losses::{Ledger, loses_opens, of_kernel};
@@ -231,7 +232,7 @@ impl Pipeline {
         let now = clock::now();
         self.settle_pending(now.plus_micros(crate::attribute::pending::WAIT_US)).await;
         self.settle_environments(now.plus_micros(crate::attribute::pending::WAIT_US)).await;
-        self.count_kernel_losses(now);
+        self.count_kernel_losses(now, true);
         self.spool_gaps(now, true).await;
         let last = self.parts.spool.next() - 1;
         let is_taken = self.parts.spool_progress.wait_for(|p| p.acked >= last);
@@ -371,7 +372,7 @@ impl Pipeline {
             self.count_missing_hooks(now);
         }
         self.ticks += 1;
-        self.count_kernel_losses(now);
+        self.count_kernel_losses(now, false);
         self.look_at_watches(now).await;
         self.judge_stale(now).await;
         self.parts.correlator.count_evicted(&self.parts.ledger);
@@ -391,9 +392,14 @@ impl Pipeline {
         }
     }
 
-    fn count_kernel_losses(&mut self, now: Timestamp) {
-        let from = now.plus_micros(-i64::try_from(TICK.as_micros()).unwrap_or(0));
-        for loss in self.parts.kernel.iter_mut().flat_map(|kernel| kernel.losses.take()) {
+    fn count_kernel_losses(&mut self, now: Timestamp, is_last: bool) {
+        let ticks_ago = |ticks: u32| {
+            now.plus_micros(-i64::try_from(TICK.as_micros()).unwrap_or(0).saturating_mul(ticks.into()))
+        };
+        let take = if is_last { Losses::take_all } else { Losses::take };
+        for loss in self.parts.kernel.iter_mut().flat_map(|kernel| take(&mut kernel.losses)) {
+            let is_skipped = matches!(loss.reason, LossReason::Recursion { .. });
+            let from = ticks_ago(if is_skipped { SKIPPED_PERIOD } else { 1 });
             if loses_opens(loss.reason) {
                 self.reload.missed(now);
             }

@@ -5,7 +5,10 @@
 
 use std::{
     fmt, fs, io,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::FileExt as _,
+    },
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -97,6 +100,13 @@ impl fmt::Display for LossReason {
     }
 }
 
+/// Calls of [`Losses::take`] between two readings of the skipped runs. They take a file for each program, most
+/// of what an idle agent does, and are 0 as long as no program interrupts itself.
+pub const SKIPPED_PERIOD: u32 = 10;
+
+/// Most of a program's `fdinfo` that is read; it has about 300 bytes.
+const FDINFO_BYTES: usize = 1_024;
+
 /// Reads the counters.
 pub struct Losses {
     counters: PerCpuArray<MapData, u64>,
@@ -105,6 +115,7 @@ pub struct Losses {
     /// What was read last, by slot; the last for `malformed`.
     seen: [u64; Loss::ALL.len()],
     seen_malformed: u64,
+    takes: u32,
 }
 
 /// A program whose skipped runs are read.
@@ -120,13 +131,24 @@ impl Losses {
         programs: Vec<WatchedProgram>,
         malformed: Arc<AtomicU64>,
     ) -> Self {
-        Self { counters, programs, malformed, seen: [0; Loss::ALL.len()], seen_malformed: 0 }
+        Self { counters, programs, malformed, seen: [0; Loss::ALL.len()], seen_malformed: 0, takes: 0 }
     }
 
-    /// What was lost since the last call, without the reasons that did not come up.
+    /// What was lost since the last call, without the reasons that did not come up. Runs that the kernel
+    /// skipped are read at every [`SKIPPED_PERIOD`]th call only.
     ///
     /// A counter that cannot be read now is logged and keeps its increase for the next call.
     pub fn take(&mut self) -> Vec<KernelLoss> {
+        self.takes = self.takes.wrapping_add(1);
+        self.read(self.takes.is_multiple_of(SKIPPED_PERIOD))
+    }
+
+    /// As [`Losses::take`], with the runs that the kernel skipped: for an end.
+    pub fn take_all(&mut self) -> Vec<KernelLoss> {
+        self.read(true)
+    }
+
+    fn read(&mut self, with_skipped: bool) -> Vec<KernelLoss> {
         let mut losses = Vec::new();
         for (loss, seen) in Loss::ALL.into_iter().zip(&mut self.seen) {
             match total(&self.counters, loss) {
@@ -134,7 +156,7 @@ impl Losses {
                 Err(error) => warn!(%error, ?loss, "failed to read a loss counter"),
             }
         }
-        for program in &mut self.programs {
+        for program in self.programs.iter_mut().filter(|_| with_skipped) {
             match recursion_misses(&program.fd) {
                 Ok(total) => {
                     push(&mut losses, LossReason::Recursion { hook: program.hook }, total, &mut program.seen);
@@ -165,8 +187,10 @@ fn total(counters: &PerCpuArray<MapData, u64>, loss: Loss) -> Result<u64, MapErr
 /// The kernel's count of skipped runs, from the program's `fdinfo`; 0 on kernels before 5.12, which do not
 /// count them.
 fn recursion_misses(program: &ProgramFd) -> io::Result<u64> {
-    let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd()))?;
-    Ok(parse_recursion_misses(&fdinfo))
+    let fdinfo = fs::File::open(format!("/proc/self/fdinfo/{}", program.as_fd().as_raw_fd()))?;
+    let mut bytes = [0; FDINFO_BYTES];
+    let length = fdinfo.read_at(&mut bytes, 0)?;
+    Ok(parse_recursion_misses(&String::from_utf8_lossy(&bytes[..length])))
 }
 
 /// Finds the line `recursion_misses: <count>`.

@@ -42,7 +42,7 @@ pub(crate) async fn overload(kernel: Kernel, folder: &Path, threads: u64, each: 
     let Kernel { attached, drain, mut losses, .. } = kernel;
     let (sender, mut records) = mpsc::channel(RECORDS_MAX);
     let reading = tokio::spawn(drain.run(sender));
-    losses.take();
+    losses.take_all();
     let start = Instant::now();
     let storm = std::thread::spawn({
         let folder = folder.to_owned();
@@ -80,7 +80,7 @@ pub(crate) async fn overload(kernel: Kernel, folder: &Path, threads: u64, each: 
         }
     }
     let (emitted, elapsed) = storm.join().expect("the storm does not panic");
-    let losses = losses.take();
+    let losses = losses.take_all();
     let lost = losses.iter().filter(|loss| is_of_rename(loss.reason)).map(|loss| loss.count).sum();
     drop(records);
     reading.await.expect("the drain does not panic").expect("the runtime has I/O enabled");
