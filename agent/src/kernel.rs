@@ -33,6 +33,8 @@ pub mod drain;
 
 pub mod loss;
 
+pub mod stalls;
+
 pub mod volumes;
 
 pub mod clock;
@@ -49,4 +51,5 @@ pub use record::{
     MemcgLevel, Notice, OomConstraint, OomDecision, OomKill, OomLimit, OomRole, OpenCall, PodLevel, Record,
     Rename, RenameCall, Signal, SignalBy, SignalResult, Task, VolumeId, WatchAdded,
 };
+pub use stalls::{ReclaimStalls, Stalls};
 pub use volumes::WatchedVolumes;

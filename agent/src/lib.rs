@@ -213,7 +213,7 @@ fn watch_kernel(
         Ok(kernel) => kernel,
         Err(failure) => return without_kernel(config, &failure),
     };
-    let Kernel { attached, drain, losses, pod_cgroups, found_cgroups, volumes } = kernel;
+    let Kernel { attached, drain, losses, pod_cgroups, found_cgroups, stalls, volumes } = kernel;
     let subjects: Vec<proto::Subject> = attached.subjects().iter().map(status::subject).collect();
     for subject in subjects.iter().filter(|s| s.tier == "none") {
         let reason = format!("{}: {}", subject.name, subject.missing.join("; "));
@@ -229,7 +229,7 @@ fn watch_kernel(
     });
     Ok((
         subjects,
-        Some(KernelParts { losses, pod_cgroups, found_cgroups, volumes: Some(volumes) }),
+        Some(KernelParts { losses, pod_cgroups, found_cgroups, stalls, volumes: Some(volumes) }),
         Some(attached),
     ))
 }

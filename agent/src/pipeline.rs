@@ -33,8 +33,8 @@ use crate::environment::Environments;
 use crate::episode::{Episodes, Member, victims::Victims};
 use crate::export::GivenKey;
 use crate::kernel::{
-    Exit, FoundCgroup, LossReason, Losses, OomKill, PodCgroups, Record, Rename, SKIPPED_PERIOD, Subject,
-    WallClock, WatchedVolumes,
+    Exit, FoundCgroup, LossReason, Losses, OomKill, PodCgroups, Record, Rename, SKIPPED_PERIOD, Stalls,
+    Subject, WallClock, WatchedVolumes,
 };
 use crate::lifetimes::Lifetime;
 use crate::losses::{Ledger, loses_opens, of_kernel};
@@ -120,6 +120,8 @@ pub(crate) struct KernelParts {
     pub(crate) pod_cgroups: PodCgroups,
     /// What there was when the agent began.
     pub(crate) found_cgroups: Vec<FoundCgroup>,
+    /// How long cgroups' tasks wait for reclaim.
+    pub(crate) stalls: Stalls,
     /// The kernel's table of volumes, until it is given to their registry.
     pub(crate) volumes: Option<WatchedVolumes>,
 }
@@ -354,6 +356,9 @@ impl Pipeline {
             self.settle_pending(now).await;
         }
         if let Some(pressure) = &mut self.parts.pressure {
+            for stalls in self.parts.kernel.iter_mut().flat_map(|kernel| kernel.stalls.take()) {
+                pressure.note_reclaim(stalls.kernfs_id, stalls.count, stalls.total_ns);
+            }
             let events = pressure.look(&self.parts.origin, &self.pods, now);
             for event in events {
                 self.put_record(event).await;

@@ -100,11 +100,10 @@ impl Pressure {
         self.is_search_asked = true;
     }
 
-    /// A task of that memory cgroup waited so long for reclaim.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for the kernel's records of reclaim"))]
-    pub(crate) fn note_reclaim(&mut self, cgroup_id: u64, stall_ns: u64) {
+    /// Tasks of that memory cgroup waited so often, and so long together, for reclaim.
+    pub(crate) fn note_reclaim(&mut self, cgroup_id: u64, stalls: u64, stall_ns: u64) {
         if let Some(watched) = self.watched.get_mut(&cgroup_id) {
-            watched.note(Reclaim { stalls: 1, stall_ns });
+            watched.note(Reclaim { stalls, stall_ns });
         }
     }
 

@@ -30,6 +30,7 @@ use super::{
     loss::Losses,
     offsets::{self, Located},
     pod_cgroups::{FoundCgroup, KubeletCgroups, PodCgroups},
+    stalls::Stalls,
     tracefs::CallFormats,
     volumes::WatchedVolumes,
 };
@@ -136,6 +137,8 @@ pub struct Kernel {
     pub drain: Drain,
     /// What is missing from the records.
     pub losses: Losses,
+    /// How long cgroups' tasks wait for reclaim.
+    pub stalls: Stalls,
     /// The volumes whose opens are seen; none yet.
     pub volumes: WatchedVolumes,
 }
@@ -180,6 +183,8 @@ impl Kernel {
             .map_err(|source| LoadError::Map { name: "EVENTS", source })?;
         let counters = PerCpuArray::try_from(take_map(&mut programs, "LOSSES")?)
             .map_err(|source| LoadError::Map { name: "LOSSES", source })?;
+        let stalls = aya::maps::HashMap::try_from(take_map(&mut programs, "RECLAIM_STALLS")?)
+            .map_err(|source| LoadError::Map { name: "RECLAIM_STALLS", source })?;
         let roots = aya::maps::HashMap::try_from(take_map(&mut programs, "VOLUME_ROOTS")?)
             .map_err(|source| LoadError::Map { name: "VOLUME_ROOTS", source })?;
         let devices = aya::maps::HashMap::try_from(take_map(&mut programs, "VOLUME_DEVICES")?)
@@ -191,6 +196,7 @@ impl Kernel {
             found_cgroups,
             drain: Drain::new(ring, decoder, Arc::clone(&malformed)),
             losses: Losses::new(counters, watched, malformed),
+            stalls: Stalls::new(stalls),
             volumes: WatchedVolumes::new(roots, devices),
         })
     }

@@ -154,6 +154,87 @@ async fn a_kill_that_no_status_claims_is_told_without_a_container_and_counted() 
 }
 
 #[tokio::test]
+async fn an_exit_waits_for_its_kill_and_lies_where_it_did() {
+    let mut bench = Bench::new();
+    let kill = marked(1, 10, None, ID);
+    let exit = |kill: &OomKill, signal| Exit {
+        boot_ns: kill.boot_ns + 2_000_000,
+        kill_boot_ns: kill.boot_ns,
+        task: kill.victim.clone(),
+        signal,
+        code: signal.is_none().then_some(3),
+    };
+    let told = exit(&kill, Some(9));
+    bench.kill(kill.clone()).await;
+    bench.pipeline.record(Record::Exit(told)).await;
+    assert!(bench.items().await.0.is_empty(), "nothing is told while the pod is unknown");
+    bench.apply(pod(UID, ID)).await;
+    let (events, edges, _) = bench.items().await;
+    assert_eq!(kinds(&events), [Kind::OomEpisode, Kind::OomKill, Kind::ProcessExited]);
+    let (kill_event, exited) = (&events[1], &events[2]);
+    assert_eq!((exited.pid, exited.exit_code), (Some(10), Some(137)));
+    assert_eq!(exited.attributes["process.exit.signal"], 9);
+    assert_eq!((&exited.pod, &exited.container_id), (&kill_event.pod, &kill_event.container_id));
+    assert_eq!((exited.restart_count, exited.container_init), (Some(3), kill_event.container_init));
+    assert_eq!(exited.episode_id, kill_event.episode_id);
+    let start = "aftertrace.process.start_boot_ns";
+    assert_eq!(exited.attributes[start], kill_event.attributes[start]);
+    let ids: Vec<_> = edges.iter().map(|e| (e.cause_id, e.effect_id)).collect();
+    assert!(ids.contains(&(kill_event.event_id, exited.event_id)), "{edges:?}");
+
+    // The kill's record was lost: its end is told all the same, in the end.
+    let mut lost = marked(1, 11, None, ID);
+    lost.boot_ns += 1;
+    bench.pipeline.record(Record::Exit(exit(&lost, None))).await;
+    bench.pipeline.settle_pending(clock::now().plus_micros(WAIT_US)).await;
+    let (events, _, _) = bench.items().await;
+    let exited = events.last().expect("told");
+    assert_eq!((exited.pid, exited.exit_code, &exited.pod), (Some(11), Some(3), &None));
+    assert_eq!(exited.attributes["process.exit.code"], 3);
+}
+
+#[tokio::test]
+async fn an_episode_names_the_limit_and_the_allocators_container() {
+    let mut bench = Bench::new();
+    let mut both = pod(UID, ID);
+    let statuses = both["status"]["containerStatuses"].as_array_mut().expect("an array");
+    let mut other = statuses[0].clone();
+    other["name"] = "sidecar".into();
+    other["containerID"] = format!("containerd://{OTHER}").into();
+    statuses.push(other);
+    bench.apply(both).await;
+    let mut kill = marked(1, 10, None, ID);
+    kill.charge =
+        crate::episode::tests::charge(Some(crate::kernel::LastReclaim::Memcg), "0>0 0>0 0>0 4>5 0>0");
+    let names = ["kubepods", "burstable", &format!("pod{UID}"), OTHER];
+    for (level, name) in kill.charge.levels.iter_mut().rev().skip(1).zip(names) {
+        level.name = Some(name.to_owned());
+    }
+    kill.charge.levels[0].kernfs_id = Some(99);
+    bench.kill(kill).await;
+    let (events, _, _) = bench.items().await;
+    let (episode, kill) = (&events[0].attributes, &events[1].attributes);
+    for attributes in [episode, kill] {
+        assert_eq!(attributes["aftertrace.oom.level"], "pod");
+        assert_eq!(attributes["aftertrace.oom.level.cgroup_id"], 4);
+        assert_eq!(attributes["aftertrace.oom.level.decided_by"], "oom_events");
+        assert_eq!(attributes["aftertrace.oom.constraint"], "memcg");
+        assert_eq!(attributes["aftertrace.oom.allocator.container.id"], OTHER);
+        assert_eq!(attributes["aftertrace.oom.allocator.pod.uid"], UID);
+        assert!(!attributes.contains_key("aftertrace.oom.level.unknown_because"));
+    }
+    let summary = &events[0].summary;
+    assert!(summary.starts_with("the pod's limit of 64.0 MiB left no memory for alloc (pid 1)"), "{summary}");
+    let levels: Vec<_> = episode["aftertrace.oom.levels"]
+        .as_array()
+        .expect("levels")
+        .iter()
+        .map(|l| l["level"].as_str().expect("a name").to_owned())
+        .collect();
+    assert_eq!(levels, ["container", "pod", "qos", "kubepods", "node"]);
+}
+
+#[tokio::test]
 async fn a_process_of_the_host_is_no_gap() {
     let mut bench = Bench::new();
     bench.kill(kill_record(1, 10, OomRole::Marked, None, "/system.slice/x.service")).await;

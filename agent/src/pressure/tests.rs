@@ -340,8 +340,8 @@ fn a_pods_limit_brings_the_minute_of_its_containers() {
         "some avg10=0.00 avg60=0.00 avg300=0.00 total=350\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=50\n",
     );
     let id = node.pressure.watched.values().find(|w| w.container.is_some()).map(|w| w.id).expect("watched");
-    node.pressure.note_reclaim(id, 2_500_000);
-    node.pressure.note_reclaim(id, 500_000);
+    node.pressure.note_reclaim(id, 1, 2_500_000);
+    node.pressure.note_reclaim(id, 1, 500_000);
     node.looks(&[50]);
     let row = node.run_up(1).expect("samples");
     assert_eq!(get(&row, "aftertrace.pressure.level"), "container");

@@ -11,7 +11,7 @@ use std::{
 
 use aftertrace_agent::kernel::{
     Attached, FoundCgroup, Kernel, KernelConfig, KubeletCgroups, LoadError, Losses, PodCgroups, Record,
-    Subject, Tier, WatchedVolumes,
+    Stalls, Subject, Tier, WatchedVolumes,
 };
 use tokio::sync::mpsc;
 
@@ -22,6 +22,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Observer {
     attached: Attached,
     pub(crate) losses: Losses,
+    pub(crate) stalls: Stalls,
     /// What there was of the kubelet's cgroups at the start.
     pub(crate) found: Vec<FoundCgroup>,
     pub(crate) pod_cgroups: PodCgroups,
@@ -40,7 +41,7 @@ impl Observer {
             }
             Err(error) => panic!("{error}: {error:?}"),
         };
-        let Kernel { attached, drain, losses, pod_cgroups, found_cgroups: found, volumes } = kernel;
+        let Kernel { attached, drain, losses, pod_cgroups, found_cgroups: found, stalls, volumes } = kernel;
         let status = attached
             .subjects()
             .iter()
@@ -58,7 +59,7 @@ impl Observer {
         }
         let (sender, records) = mpsc::channel(1024);
         tokio::spawn(async move { drain.run(sender).await.expect("the runtime has I/O enabled") });
-        Some(Self { attached, losses, found, pod_cgroups, volumes, records })
+        Some(Self { attached, losses, found, pod_cgroups, stalls, volumes, records })
     }
 
     /// How a subject is observed.

@@ -112,6 +112,10 @@ async fn a_kill_names_its_victim_and_every_cgroup_up_to_the_root() {
     assert_eq!(own.oom_group, Some(false));
     assert_eq!(inner.oom_kills(), 1);
 
+    let stalls = observer.stalls.take();
+    let own = stalls.iter().find(|stalls| stalls.kernfs_id == inner.id()).expect("it reclaimed in vain");
+    assert!(own.total_ns > 0 && own.total_ns < after - before, "{own:?}");
+
     let exit = exit_of(&mut observer, pid).await;
     assert_eq!((exit.signal, exit.code), (Some(9), None));
     assert_eq!(exit.kill_boot_ns, kill.boot_ns);
