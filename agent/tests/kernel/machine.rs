@@ -77,7 +77,10 @@ impl Observer {
                 }
             }
         };
-        tokio::time::timeout(DEADLINE, wait).await.expect("the record comes before the deadline")
+        match tokio::time::timeout(DEADLINE, wait).await {
+            Ok(picked) => picked,
+            Err(_) => panic!("the record does not come; lost meanwhile: {:?}", self.losses.take()),
+        }
     }
 }
 
