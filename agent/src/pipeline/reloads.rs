@@ -78,9 +78,11 @@ impl Pipeline {
 
     /// Says what is stale. Where records wait to be taken in, one of them may be the open in question.
     pub(super) async fn judge_stale(&mut self, now: Timestamp) {
-        if self.records_wait {
+        if self.records_wait || !self.reload.is_due(self.parts.stale_after_us, now) {
             return;
         }
+        // Runs that the kernel skipped are else read now and then only, and one of them may be that open.
+        self.count_kernel_losses(now, true);
         let (told, unknown) =
             self.reload.judge(&self.parts.origin, &self.pods, self.parts.stale_after_us, now);
         for event in told {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aftertrace_model::{Event, Timestamp};
 
-use super::{Reload, SwapFact, Volume, events};
+use super::{Changed, Reload, SwapFact, Volume, events};
 use crate::attribute::pods::{KnownPod, Pods, Running};
 use crate::draft::Origin;
 use crate::volumes::mounts::Part;
@@ -44,7 +44,19 @@ pub(super) struct Stale<'a> {
     pub(super) reason: &'static str,
 }
 
+/// Whether the time of a change is over.
+fn is_over(changed: &Changed, stale_after_us: i64, now: Timestamp) -> bool {
+    !changed.is_judged
+        && now.micros_since(changed.swap.occurred.latest) >= stale_after_us.saturating_add(GRACE_US)
+}
+
 impl Reload {
+    /// Whether there is a change to judge.
+    pub(crate) fn is_due(&self, stale_after_us: i64, now: Timestamp) -> bool {
+        let mut changes = self.volumes.values().flat_map(|volume| volume.changed.values());
+        changes.any(|changed| is_over(changed, stale_after_us, now))
+    }
+
     /// Judges every change whose time is over. To be called when no record waits to be taken in.
     pub(crate) fn judge(
         &mut self,
@@ -55,12 +67,11 @@ impl Reload {
     ) -> (Vec<Event>, Vec<Unknown>) {
         let (mut told, mut unknown) = (Vec::new(), Vec::new());
         self.held.expire(now);
-        let is_due = |swap: &SwapFact| now.micros_since(swap.occurred.latest) >= stale_after_us + GRACE_US;
         for volume in self.volumes.values_mut() {
             let due: Vec<String> = volume
                 .changed
                 .iter()
-                .filter(|(_, changed)| !changed.is_judged && is_due(&changed.swap))
+                .filter(|(_, changed)| is_over(changed, stale_after_us, now))
                 .map(|(path, _)| path.clone())
                 .collect();
             if due.is_empty() {
