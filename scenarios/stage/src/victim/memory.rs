@@ -115,5 +115,6 @@ pub fn exiting(gate: &Path, held_mib: usize, mib: usize) -> anyhow::Result<()> {
 fn resident_mib(statm: &str) -> anyhow::Result<usize> {
     let text = std::fs::read_to_string(statm).with_context(|| format!("cannot read {statm}"))?;
     let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
-    Ok(pages.context("statm has no second number")? * rustix::param::page_size() >> 20)
+    let bytes = pages.context("statm has no second number")? * rustix::param::page_size();
+    Ok(bytes >> 20)
 }
