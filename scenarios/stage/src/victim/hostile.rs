@@ -35,11 +35,12 @@ pub fn volume(gate: &Path, kubelet_root: &Path, volume: &Path) -> anyhow::Result
 ///
 /// # Errors
 /// What the system refuses.
-pub fn cgroup(gate: &Path, own: &Path, path: &Path) -> anyhow::Result<()> {
+pub fn cgroup(gate: &Path, mount: &Path, path: &Path, limit: Option<u64>) -> anyhow::Result<()> {
+    let own = mount.join(own_cgroup()?);
     let inner = own.join(path);
     std::fs::create_dir_all(&inner).context("cannot make the cgroups")?;
     std::fs::write(inner.join("cgroup.procs"), "0").context("cannot enter the cgroup")?;
-    let mut folder = own.to_owned();
+    let mut folder = own;
     // On v2 each level hands the controller on, once no process is left in it.
     for part in path {
         let control = folder.join("cgroup.subtree_control");
@@ -48,7 +49,22 @@ pub fn cgroup(gate: &Path, own: &Path, path: &Path) -> anyhow::Result<()> {
         }
         folder.push(part);
     }
+    if let Some(bytes) = limit {
+        let files = ["memory.max", "memory.limit_in_bytes"].map(|name| inner.join(name));
+        let file = files.iter().find(|file| file.exists()).context("the cgroup has no memory controller")?;
+        std::fs::write(file, bytes.to_string()).context("cannot limit the cgroup")?;
+    }
     memory::hog(gate, MUCH_MIB)
+}
+
+/// This container's cgroup in the hierarchy with the memory controller, relative to its mount.
+fn own_cgroup() -> anyhow::Result<String> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
+    let lines = || text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let v1 = lines().find(|(controllers, _)| controllers.split(',').any(|name| name == "memory"));
+    let found = v1.or_else(|| lines().find(|(controllers, _)| controllers.is_empty()));
+    let (_, path) = found.context("this process is in no cgroup")?;
+    Ok(path.trim_start_matches('/').to_owned())
 }
 
 /// See [`super::Victim::ForgeName`].

@@ -42,9 +42,8 @@ pub(super) fn allocate(mib: usize) -> anyhow::Result<()> {
 /// # Errors
 /// What the system refuses.
 pub fn family(hog: Hog, gate: &Path, mib: usize, sleepers: usize) -> anyhow::Result<()> {
-    let far_gate = gate.with_extension("never");
-    let mut children: Vec<Child> =
-        (0..sleepers).map(|_| child(&far_gate, 0)).collect::<anyhow::Result<_>>()?;
+    let sleep = || start(&["sleep"]);
+    let mut children: Vec<Child> = (0..sleepers).map(|_| sleep()).collect::<anyhow::Result<_>>()?;
     if hog == Hog::Init {
         return self::hog(gate, mib);
     }
@@ -58,10 +57,22 @@ pub fn family(hog: Hog, gate: &Path, mib: usize, sleepers: usize) -> anyhow::Res
     sleep_for_ever()
 }
 
+/// See [`super::Victim::Sleep`]. Without a look at any gate: each look may allocate, and so decide.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn sleep() -> anyhow::Result<()> {
+    say("ready")?;
+    sleep_for_ever()
+}
+
 fn child(gate: &Path, mib: usize) -> anyhow::Result<Child> {
+    start(&["hog", gate.to_str().context("the gate's path is plain")?, &mib.to_string()])
+}
+
+fn start(victim: &[&str]) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("cannot find this program")?;
-    let child = Command::new(program).args(["victim", "hog"]).arg(gate).arg(mib.to_string()).spawn();
-    child.context("cannot start the child")
+    Command::new(program).arg("victim").args(victim).spawn().context("cannot start the child")
 }
 
 /// See [`super::Victim::SharedMm`].
@@ -97,7 +108,7 @@ pub fn exiting(gate: &Path, held_mib: usize, mib: usize) -> anyhow::Result<()> {
     let pid = Pid::from_child(&held);
     // Until it holds its memory.
     let statm = format!("/proc/{}/statm", held.id());
-    while resident_mib(&statm)? < held_mib {
+    while own_mib(&statm)? < held_mib {
         std::thread::sleep(super::LOOK);
     }
     raw::stop_at_exit(pid).context("cannot trace the child")?;
@@ -112,9 +123,10 @@ pub fn exiting(gate: &Path, held_mib: usize, mib: usize) -> anyhow::Result<()> {
     sleep_for_ever()
 }
 
-fn resident_mib(statm: &str) -> anyhow::Result<usize> {
+/// Memory that a process shares with no file: resident without shared pages.
+fn own_mib(statm: &str) -> anyhow::Result<usize> {
     let text = std::fs::read_to_string(statm).with_context(|| format!("cannot read {statm}"))?;
-    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
-    let bytes = pages.context("statm has no second number")? * rustix::param::page_size();
-    Ok(bytes >> 20)
+    let mut pages = text.split(' ').map(|pages| pages.parse::<usize>().unwrap_or(0)).skip(1);
+    let (resident, shared) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
+    Ok((resident.saturating_sub(shared) * rustix::param::page_size()) >> 20)
 }

@@ -43,6 +43,8 @@ pub enum Victim {
         #[arg(default_value_t = 0)]
         sleepers: usize,
     },
+    /// Do nothing for ever.
+    Sleep,
     /// Let a child that shares this process's memory allocate at the gate.
     SharedMm {
         /// The gate.
@@ -82,10 +84,12 @@ pub enum Victim {
     ForgeCgroup {
         /// The gate.
         gate: PathBuf,
-        /// This container's cgroup.
-        own: PathBuf,
-        /// Path below.
+        /// Where the hierarchy with the memory controller is mounted.
+        mount: PathBuf,
+        /// Path below this container's cgroup.
         path: PathBuf,
+        /// Limit of the innermost, in bytes.
+        limit: Option<u64>,
     },
     /// Take a name full of control characters, and allocate at the gate.
     ForgeName {
@@ -102,12 +106,13 @@ pub fn run(victim: &Victim) -> anyhow::Result<()> {
     match victim {
         Victim::Hog { gate, mib } => memory::hog(gate, *mib),
         Victim::Family { hog, gate, mib, sleepers } => memory::family(*hog, gate, *mib, *sleepers),
+        Victim::Sleep => memory::sleep(),
         Victim::SharedMm { gate } => memory::shared_mm(gate),
         Victim::Leaderless { gate } => memory::leaderless(gate),
         Victim::Exiting { gate, held_mib, mib } => memory::exiting(gate, *held_mib, *mib),
         Victim::Read { how, path } => reader::read(*how, path),
         Victim::ForgeVolume { gate, kubelet_root, volume } => hostile::volume(gate, kubelet_root, volume),
-        Victim::ForgeCgroup { gate, own, path } => hostile::cgroup(gate, own, path),
+        Victim::ForgeCgroup { gate, mount, path, limit } => hostile::cgroup(gate, mount, path, *limit),
         Victim::ForgeName { gate } => hostile::name(gate),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use aftertrace_api::proto::memory_client::MemoryClient;
@@ -15,6 +15,9 @@ use tonic::metadata::MetadataValue;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 use tonic::{Request, Status};
+
+use crate::common::{self, Program};
+pub(crate) use crate::common::{config_map, mounting_pod, pod};
 
 /// The name that both programs are given.
 pub(crate) const CLUSTER: &str = "e2e";
@@ -35,17 +38,6 @@ impl tonic::service::Interceptor for Token {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.metadata_mut().insert("authorization", self.0.clone());
         Ok(request)
-    }
-}
-
-/// A program that is killed when the test ends, however it ends.
-struct Program(Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may be gone already; then there is nothing to kill.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -138,7 +130,7 @@ impl Rig {
         let mut command = self.program("aftertrace-aggregator");
         command.args(["--listen", &self.address]).arg("--data").arg(self.data());
         command.arg("--kubeconfig").arg(self.ground.folder.join("kubeconfig"));
-        self.aggregator = Some(Program(command.spawn().expect("the program was built")));
+        self.aggregator = Some(Program::start(command));
     }
 
     /// Starts the agent.
@@ -153,19 +145,19 @@ impl Rig {
         command.arg("--kubelet-root").arg(&ground.kubelet_root);
         command.arg("--spool").arg(ground.folder.join("spool"));
         command.arg("--kubelet-pid").arg(std::process::id().to_string());
-        self.agent = Some(Program(command.spawn().expect("the program was built")));
+        self.agent = Some(Program::start(command));
     }
 
     /// The process that runs as the agent.
     #[allow(dead_code, reason = "a bench measures it")]
     pub(crate) fn agent_pid(&self) -> u32 {
-        self.agent.as_ref().expect("the agent runs").0.id()
+        self.agent.as_ref().expect("the agent runs").id()
     }
 
     /// The agent's program.
     #[allow(dead_code, reason = "a bench measures it")]
     pub(crate) fn agent_program(&self) -> PathBuf {
-        program("aftertrace-agent")
+        common::program_path("aftertrace-agent")
     }
 
     /// kill -9.
@@ -256,92 +248,19 @@ impl Rig {
 
     /// Warnings and errors that the programs logged.
     pub(crate) fn tail_of_logs(&self) -> String {
-        ["aftertrace-agent", "aftertrace-aggregator"]
-            .iter()
-            .map(|name| {
-                let log = std::fs::read_to_string(self.ground.folder.join(format!("{name}.log")));
-                let log = log.unwrap_or_default();
-                let lines: Vec<&str> = log.lines().rev().take(15).collect();
-                format!("-- {name}\n{}\n", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
-            })
-            .collect()
+        let tail = |name: &&str| common::tail_of_log(name, &self.ground.folder);
+        ["aftertrace-agent", "aftertrace-aggregator"].iter().map(tail).collect()
     }
 
     fn program(&self, name: &str) -> Command {
-        let path = program(name);
-        assert!(path.is_file(), "{} is missing: run `cargo xtask test`, which builds it", path.display());
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.ground.folder.join(format!("{name}.log")))
-            .expect("the run's folder is writable");
-        let mut command = Command::new(path);
-        command.args(["--cluster", CLUSTER]).stdin(Stdio::null());
-        command.stdout(log.try_clone().expect("a file can be shared")).stderr(log);
+        let mut command = common::program(name, &self.ground.folder);
+        command.args(["--cluster", CLUSTER]);
         command
     }
-}
-
-/// A built program; the agent may be another one, such as the static one that nodes run.
-fn program(name: &str) -> PathBuf {
-    let other = std::env::var_os("AFTERTRACE_AGENT").filter(|_| name == "aftertrace-agent");
-    other.map_or_else(|| programs().join(name), PathBuf::from)
-}
-
-/// Where the built programs are: as `cargo xtask test` says, or beside this test.
-fn programs() -> PathBuf {
-    std::env::var_os("AFTERTRACE_BIN_DIR").map_or_else(
-        || {
-            let test = std::env::current_exe().expect("a running program has a path");
-            test.ancestors().nth(2).expect("tests are in target/<profile>/deps").to_owned()
-        },
-        PathBuf::from,
-    )
 }
 
 fn tool(name: &str) -> PathBuf {
     let tools = std::env::var_os("AFTERTRACE_TOOLS_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools"), PathBuf::from);
     tools.join(name)
-}
-
-/// A pod of one container.
-pub(crate) fn pod(name: &str, command: &[&str], memory_limit: &str) -> Value {
-    serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": { "name": name, "namespace": "shop", "labels": { "app": name } },
-        "spec": {
-            "restartPolicy": "Always",
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{
-                "name": "app",
-                "image": "k8s.local/app:1.0",
-                "command": command,
-                "resources": {
-                    "limits": { "memory": memory_limit },
-                    "requests": { "memory": memory_limit },
-                },
-            }],
-        },
-    })
-}
-
-/// A pod that mounts a ConfigMap and sleeps.
-pub(crate) fn mounting_pod(name: &str, config_map: &str) -> Value {
-    let mut pod = pod(name, &["watch-config", "/etc/app/app.conf"], "32Mi");
-    pod["spec"]["volumes"] = serde_json::json!([{ "name": "cfg", "configMap": { "name": config_map } }]);
-    pod["spec"]["containers"][0]["volumeMounts"] =
-        serde_json::json!([{ "name": "cfg", "mountPath": "/etc/app" }]);
-    pod
-}
-
-/// A ConfigMap with one key.
-pub(crate) fn config_map(name: &str, value: &str) -> Value {
-    serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": { "name": name, "namespace": "shop" },
-        "data": { "app.conf": value },
-    })
 }
