@@ -68,7 +68,7 @@ pub enum Victim {
     Read {
         /// In which way.
         how: How,
-        /// The file, or for ways that watch a folder, a file in it.
+        /// The file.
         path: PathBuf,
     },
     /// Write a volume under another pod's path, in a root of this container's own.

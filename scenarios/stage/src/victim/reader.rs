@@ -16,9 +16,9 @@ use super::{raw, say, sleep_for_ever};
 /// In which way a file is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum How {
-    /// Watch the folder, and open the file anew at each swap: hears `MOVED_TO ..data` every time.
+    /// Watch the volume's folder, and open the file anew at each swap: hears `MOVED_TO ..data` every time.
     Reopen,
-    /// Watch the folder, and do nothing.
+    /// Read the file once, watch the volume's folder, and do nothing.
     Ignore,
     /// Watch the file itself while holding it open: hears `ATTRIB` once, then nothing for ever.
     WatchFile,
@@ -48,8 +48,12 @@ pub fn read(how: How, path: &Path) -> anyhow::Result<()> {
             let held = open(path)?;
             watch(path, WatchFlags::ALL_EVENTS, || show_again(&held))
         }
-        How::WatchData => watch(&folder.join("..data"), WatchFlags::ALL_EVENTS, || Ok(())),
+        How::WatchData => {
+            show(path)?;
+            watch(&folder.join("..data"), WatchFlags::ALL_EVENTS, || Ok(()))
+        }
         How::WatchLink => {
+            show(path)?;
             watch(&folder.join("..data"), WatchFlags::ALL_EVENTS | WatchFlags::DONT_FOLLOW, || Ok(()))
         }
         How::Hold => {

@@ -122,6 +122,19 @@ async fn lives_and_signals() {
     assert!(failed.is_empty(), "{failed:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn configuration() {
+    let Some(rig) = Rig::start(Pace::fast(), CgroupDriver::Cgroupfs).await else { return };
+    let cases = cases![&rig =>
+        config::each_way_to_follow_a_volume,
+        config::what_is_no_configuration_is_no_swap_of_it,
+        config::an_environment_keeps_what_it_was_given,
+    ];
+    let failed = run(&rig, cases).await;
+    rig.stop().await;
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
 #[test]
 fn cgroup_id_reuse() {
     println!(

@@ -110,7 +110,7 @@ pub(crate) async fn a_pod_is_removed_within_fifty_milliseconds(rig: &Rig) {
 }
 
 pub(crate) async fn a_pod_is_removed_as_it_is_killed(rig: &Rig) {
-    if !rig.sees("lifetime") {
+    if !rig.tells_lives() {
         return;
     }
     let (mut case, gate) = (Case::begin(rig, KINDS), rig.gate("removed"));

@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A factor for all deadlines, for machines that are emulated.
 const SLOWNESS: &str = "AFTERTRACE_TEST_SLOWNESS";
 
+/// How long a generation may stay unread before the agent calls it stale, in seconds.
+const STALE_AFTER_S: u32 = 2;
+
 /// How often something awaited is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -97,6 +100,7 @@ impl Rig {
         command.arg("--ca").arg(&collector.ca).arg("--token-file").arg(&collector.token);
         command.arg("--kubeconfig").arg(kubeconfig).arg("--kubelet-root").arg(stage.kubelet_root());
         command.arg("--spool").arg(folder.join("spool"));
+        command.args(["--stale-after", &STALE_AFTER_S.to_string()]);
         command.arg("--kubelet-pid").arg(std::process::id().to_string());
         // The API server is spoken to in the clear, but its client wants some root certificate of the system's.
         command.env("SSL_CERT_FILE", &collector.ca);
@@ -165,6 +169,11 @@ impl Rig {
         self.tier(subject) != "none"
     }
 
+    /// Whether starts and ends of containers' first processes are told.
+    pub(crate) fn tells_lives(&self) -> bool {
+        self.sees("lifetime") && self.sees("signal")
+    }
+
     /// Whether the agent names a subject, in whatever tier.
     pub(crate) fn knows(&self, subject: &str) -> bool {
         self.subjects().into_iter().flatten().any(|found| found.name == subject)
@@ -202,6 +211,13 @@ impl Rig {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Waits until everything that was swapped before is read or stale.
+    pub(crate) async fn become_stale(&self) {
+        // A second for records on their way, and one for the agent's own clock of whole seconds.
+        tokio::time::sleep(Duration::from_secs(u64::from(STALE_AFTER_S) + 2)).await;
+        self.settle().await;
     }
 
     /// Waits until the agent has told everything that the kernel had told it before this call.

@@ -62,7 +62,7 @@ impl<'a> Case<'a> {
 
     /// The same by the pod's uid.
     pub(crate) fn lives_of(&mut self, uid: &str) -> &mut Self {
-        if !self.rig.sees("lifetime") {
+        if !self.rig.tells_lives() {
             return self;
         }
         let starts = self.rig.starts_of(uid);
@@ -98,7 +98,7 @@ impl<'a> Case<'a> {
     ) -> &mut Self {
         let (_, level) = self.decision("memcg", level);
         self.row(format!("oom_kill {} {role} {level} {} pid {pid}", who(of), process.as_str()));
-        let is_told_as_life = process == Process::Init && self.rig.sees("lifetime");
+        let is_told_as_life = process == Process::Init && self.rig.tells_lives();
         if self.rig.knows("oom_decision") && !is_told_as_life {
             self.exit(of, pid, 137, process);
         }
