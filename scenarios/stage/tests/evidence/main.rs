@@ -115,7 +115,6 @@ async fn lives_and_signals() {
         processes::a_container_that_lives_for_fifty_milliseconds,
         processes::a_pod_is_removed_within_fifty_milliseconds,
         processes::a_pod_is_removed_as_it_is_killed,
-        processes::a_process_id_is_given_twice,
     ];
     let failed = run(&rig, cases).await;
     rig.stop().await;
@@ -131,6 +130,14 @@ async fn configuration() {
         config::an_environment_keeps_what_it_was_given,
     ];
     let failed = run(&rig, cases).await;
+    rig.stop().await;
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn process_id_reuse() {
+    let Some(rig) = Rig::start(Pace::fast(), CgroupDriver::Cgroupfs).await else { return };
+    let failed = run(&rig, cases![&rig => processes::a_process_id_is_given_twice]).await;
     rig.stop().await;
     assert!(failed.is_empty(), "{failed:?}");
 }

@@ -197,7 +197,8 @@ impl Rig {
         };
         end.await.unwrap_or_else(|| {
             let said = common::tail_of_log("aftertrace-agent", &self.folder);
-            panic!("waited {:?} for {what}; the agent said:\n{said}", began.elapsed())
+            let gaps = self.collector.kept().gaps.iter().map(|gap| gap.detail.clone()).collect::<Vec<_>>();
+            panic!("waited {:?} for {what}; gaps {gaps:#?}; the agent said:\n{said}", began.elapsed())
         })
     }
 
@@ -220,15 +221,24 @@ impl Rig {
         self.settle().await;
     }
 
-    /// Waits until the agent has told everything that the kernel had told it before this call.
+    /// Waits until the agent has told everything that the kernel had told it before this call, but for what
+    /// waits for its pod.
     pub(crate) async fn settle(&self) {
         let is_marker = |event: &&Event| {
             event.kind == Kind::ConfigSwapped && event.pod.as_ref().is_some_and(|pod| pod.name == MARKER)
         };
         let count = || self.collector.kept().events.iter().filter(is_marker).count();
         let before = count();
-        self.apply(config_map(MARKER, &format!("{:?}", Instant::now())));
-        self.until("the marker's swap", || (count() > before).then_some(())).await;
+        let mut next = Instant::now();
+        self.until("the marker's swap", || {
+            // A swap that found no room in the ring is told as a gap; another one will find some.
+            if Instant::now() >= next {
+                self.apply(config_map(MARKER, &format!("{next:?}")));
+                next += patience() / 10;
+            }
+            (count() > before).then_some(())
+        })
+        .await;
     }
 
     /// Applies an object.

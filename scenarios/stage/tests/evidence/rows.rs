@@ -150,20 +150,27 @@ impl<'a> Case<'a> {
     /// The events that came.
     pub(crate) fn events(&self) -> Vec<Event> {
         let kept = self.rig.collector().kept();
-        let counts = |event: &&Event| self.kinds.contains(&event.kind) && self.is_ours(event);
+        let counts = |event: &&Event| self.kinds.contains(&event.kind) && self.is_ours(event, &kept.events);
         kept.events.iter().skip(self.since).filter(counts).cloned().collect()
     }
 
-    fn is_ours(&self, event: &Event) -> bool {
-        match event.pod_uid() {
-            Some(uid) => !self.before.contains(uid),
-            // Of others on this machine the agent tells OOM kills alone, with their cgroup.
-            None => {
-                let root = self.rig.stage().cgroup_root();
-                let is_oom = matches!(event.kind, Kind::OomEpisode | Kind::OomKill);
-                let names = serde_json::to_string(&event.attributes).unwrap_or_default();
-                !is_oom || event.summary.contains(&root) || names.contains(root.trim_start_matches('/'))
+    fn is_ours(&self, event: &Event, all: &[Event]) -> bool {
+        if let Some(uid) = event.pod_uid() {
+            return !self.before.contains(uid);
+        }
+        // Of others on this machine the agent tells OOM kills alone, with their cgroup, and their ends.
+        let root = self.rig.stage().cgroup_root();
+        let names_root = |event: &Event| {
+            let attributes = serde_json::to_string(&event.attributes).unwrap_or_default();
+            event.summary.contains(&root) || attributes.contains(root.trim_start_matches('/'))
+        };
+        match event.kind {
+            Kind::OomEpisode | Kind::OomKill => names_root(event),
+            Kind::ProcessExited => {
+                let kill = all.iter().find(|kill| kill.kind == Kind::OomKill && kill.pid == event.pid);
+                kill.is_none_or(names_root)
             }
+            _ => true,
         }
     }
 
