@@ -41,7 +41,7 @@ pub(super) fn allocate(mib: usize) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// What the system refuses.
-pub fn family(hog: Hog, gate: &Path, mib: usize, sleepers: usize) -> anyhow::Result<()> {
+pub fn family(hog: Hog, gate: &Path, mib: usize, sleepers: usize, end: bool) -> anyhow::Result<()> {
     let sleep = || start(&["sleep"]);
     let mut children: Vec<Child> = (0..sleepers).map(|_| sleep()).collect::<anyhow::Result<_>>()?;
     if hog == Hog::Init {
@@ -51,6 +51,9 @@ pub fn family(hog: Hog, gate: &Path, mib: usize, sleepers: usize) -> anyhow::Res
     say("ready")?;
     let status = allocating.wait().context("cannot wait for the child")?;
     say(&format!("child: {status}"))?;
+    if end {
+        return Ok(());
+    }
     for sleeper in &mut children {
         sleeper.wait().context("cannot wait for a child")?;
     }

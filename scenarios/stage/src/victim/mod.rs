@@ -42,6 +42,9 @@ pub enum Victim {
         /// Children that sleep.
         #[arg(default_value_t = 0)]
         sleepers: usize,
+        /// End well after the child that allocated, instead of living on.
+        #[arg(long)]
+        end: bool,
     },
     /// Do nothing for ever.
     Sleep,
@@ -105,7 +108,7 @@ pub enum Victim {
 pub fn run(victim: &Victim) -> anyhow::Result<()> {
     match victim {
         Victim::Hog { gate, mib } => memory::hog(gate, *mib),
-        Victim::Family { hog, gate, mib, sleepers } => memory::family(*hog, gate, *mib, *sleepers),
+        Victim::Family { hog, gate, mib, sleepers, end } => memory::family(*hog, gate, *mib, *sleepers, *end),
         Victim::Sleep => memory::sleep(),
         Victim::SharedMm { gate } => memory::shared_mm(gate),
         Victim::Leaderless { gate } => memory::leaderless(gate),

@@ -39,10 +39,14 @@ pub enum How {
 /// # Errors
 /// What the system refuses.
 pub fn read(how: How, path: &Path) -> anyhow::Result<()> {
-    let folder = path.parent().context("a file is in a folder")?;
+    // A file that is mounted by itself has none, and its readers need none.
+    let is_volume = |folder: &&Path| folder.join("..data").exists();
+    let folder = path.ancestors().find(is_volume).unwrap_or(path);
     match how {
-        How::Reopen | How::Ignore => {
-            watch(folder, WatchFlags::MOVED_TO, || if how == How::Reopen { show(path) } else { Ok(()) })
+        How::Reopen => watch(folder, WatchFlags::MOVED_TO, || show(path)),
+        How::Ignore => {
+            show(path)?;
+            watch(folder, WatchFlags::MOVED_TO, || Ok(()))
         }
         How::WatchFile => {
             let held = open(path)?;

@@ -117,7 +117,7 @@ impl Way {
     }
 
     /// The file's path in the container.
-    fn path(self) -> String {
+    pub(crate) fn path(self) -> String {
         if self == Self::SubPath { MOUNT.to_owned() } else { format!("{MOUNT}/{}", self.file()) }
     }
 
@@ -176,6 +176,19 @@ impl Way {
             who(app),
             app.pid
         )
+    }
+
+    /// The row of a process that heard of it.
+    pub(crate) fn notify_row(self, pod: &Running, swap: &Swapped) -> String {
+        let app = pod.container("app");
+        format!("config_notified {} {VOLUME} {} pid {}", who(app), swap.new, app.pid)
+    }
+
+    /// The row of an environment that was made of this value.
+    pub(crate) fn injected_row(self, pod: &Running, value: &str) -> String {
+        let (app, kind, name) = (pod.container("app"), self.object_kind(), &pod.name);
+        let content = shown(Some(&self.content(name, value)));
+        format!("config_injected {} {kind}/{name} {content} {}", who(app), json!({ "SETTING": KEY }))
     }
 
     /// The row of a container that did not.
@@ -248,7 +261,7 @@ impl Consumer {
         let app = pod.container("app");
         let hears = matches!(self.fate, Fate::Read | Fate::Ignored);
         if hears && rig.tier("config_notify") == "tracing" {
-            case.row(format!("config_notified {} {VOLUME} {} pid {}", who(app), swap.new, app.pid));
+            case.row(self.way.notify_row(pod, swap));
         }
         if !rig.sees("config_read") {
             return;
@@ -317,16 +330,14 @@ pub(crate) async fn an_environment_keeps_what_it_was_given(rig: &Rig) {
     rig.apply(Way::Env.object("env", "two"));
     rig.become_stale().await;
     if rig.tells_lives() {
-        let content = shown(Some(&Way::Env.content("env", "one")));
-        let names = json!({ "SETTING": KEY });
-        case.row(format!("config_injected {} ConfigMap/env {content} {names}", who(pod.container("app"))));
+        case.row(Way::Env.injected_row(&pod, "one"));
         assert_ne!(Way::Env.content("env", "one"), Way::Env.content("env", "two"));
     }
     case.check().await;
 }
 
 /// A container's start, which statuses give in whole seconds, is to be before the swap for certain.
-async fn long_ago(rig: &Rig) {
+pub(crate) async fn long_ago(rig: &Rig) {
     tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
     rig.settle().await;
 }

@@ -4,7 +4,8 @@
 //! what it sends. Each case compares the exact rows, none more and none less, with what the case itself did and
 //! with the kernel's own counters, never with another copy of the agent's logic. There is no store in it, so that
 //! it runs in a small virtual machine as well. `AFTERTRACE_TEST_SLOWNESS` stretches the deadlines of an emulated
-//! one, and `AFTERTRACE_EVIDENCE_CASE` picks cases by a part of their names.
+//! one, `AFTERTRACE_EVIDENCE_KILLS` and `AFTERTRACE_EVIDENCE_SWAPS` say how many the mixes make, and
+//! `AFTERTRACE_EVIDENCE_CASE` picks cases by a part of their names.
 
 mod collector;
 #[path = "../common/mod.rs"]
@@ -12,6 +13,7 @@ mod common;
 mod config;
 mod hostile;
 mod kills;
+mod mixes;
 mod processes;
 mod rig;
 mod rows;
@@ -138,6 +140,22 @@ async fn configuration() {
 async fn process_id_reuse() {
     let Some(rig) = Rig::start(Pace::fast(), CgroupDriver::Cgroupfs).await else { return };
     let failed = run(&rig, cases![&rig => processes::a_process_id_is_given_twice]).await;
+    rig.stop().await;
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_mixed() {
+    let Some(rig) = Rig::start(Pace::fast(), CgroupDriver::Systemd).await else { return };
+    let failed = run(&rig, cases![&rig => mixes::many_kills]).await;
+    rig.stop().await;
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn swaps_mixed() {
+    let Some(rig) = Rig::start(Pace::fast(), CgroupDriver::Systemd).await else { return };
+    let failed = run(&rig, cases![&rig => mixes::many_swaps]).await;
     rig.stop().await;
     assert!(failed.is_empty(), "{failed:?}");
 }

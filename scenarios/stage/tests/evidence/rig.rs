@@ -77,6 +77,11 @@ impl Gate {
     pub(crate) fn open(&self) {
         std::fs::write(&self.0, "").expect("the run's folder is writable");
     }
+
+    /// Holds the victims that come from now on.
+    pub(crate) fn close(&self) {
+        std::fs::remove_file(&self.0).expect("it was open");
+    }
 }
 
 impl Rig {
@@ -100,6 +105,7 @@ impl Rig {
         command.arg("--ca").arg(&collector.ca).arg("--token-file").arg(&collector.token);
         command.arg("--kubeconfig").arg(kubeconfig).arg("--kubelet-root").arg(stage.kubelet_root());
         command.arg("--spool").arg(folder.join("spool"));
+        command.arg("--log-root").arg(stage.log_root());
         command.args(["--stale-after", &STALE_AFTER_S.to_string()]);
         command.arg("--kubelet-pid").arg(std::process::id().to_string());
         // The API server is spoken to in the clear, but its client wants some root certificate of the system's.
@@ -171,7 +177,7 @@ impl Rig {
 
     /// Whether starts and ends of containers' first processes are told.
     pub(crate) fn tells_lives(&self) -> bool {
-        self.sees("lifetime") && self.sees("signal")
+        self.sees("lifetime")
     }
 
     /// Whether the agent names a subject, in whatever tier.
