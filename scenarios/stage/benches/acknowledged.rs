@@ -1,8 +1,6 @@
 //! Measures kernel hook → acknowledged: from the kernel's time of a swap to the moment that the aggregator had it
 //! on disk, through the real programs; and what both programs weigh. Prints rows for `cargo xtask bench`.
 
-#[path = "../tests/common/mod.rs"]
-mod common;
 #[expect(dead_code, reason = "the rig serves tests too, which use more of it")]
 #[path = "../tests/e2e/rig.rs"]
 mod rig;

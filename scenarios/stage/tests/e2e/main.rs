@@ -3,8 +3,6 @@
 //! Each test compares what the store answers with the stage's own truth, with the kernel's counters or with the
 //! kernel's log. They run one at a time: each wants the machine's two cores and its kernel log to itself.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod crash;
 mod kernel_log;
 mod kills;

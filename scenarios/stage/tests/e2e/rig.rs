@@ -1,5 +1,8 @@
 //! One stage with an agent and an aggregator on it, and the ways to ask them.
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,8 +19,9 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 use tonic::{Request, Status};
 
-use crate::common::{self, Program};
-pub(crate) use crate::common::{config_map, mounting_pod, pod};
+use self::common::Program;
+#[allow(unused_imports, reason = "each test and bench uses its own part")]
+pub(crate) use self::common::{config_map, mounting_pod, pod};
 
 /// The name that both programs are given.
 pub(crate) const CLUSTER: &str = "e2e";
