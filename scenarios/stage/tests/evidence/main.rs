@@ -111,7 +111,7 @@ async fn lives_and_signals() {
     let cases = cases![&rig =>
         processes::a_process_kills_a_container,
         processes::a_process_asks_a_container_to_end,
-        processes::a_signal_that_the_kernel_drops_is_no_fact,
+        processes::a_signal_that_the_kernel_drops_is_told_as_such,
         processes::a_process_of_the_container_itself_ends_it,
         processes::a_container_executes_twice_and_starts_once,
         processes::a_container_that_lives_for_fifty_milliseconds,

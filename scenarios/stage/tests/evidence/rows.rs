@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use aftertrace_model::attribute::{SENDER_PID, SIGNAL_RESULT};
 use aftertrace_model::{Event, Kind};
 use aftertrace_stage::kubelet::truth::Started;
 
@@ -62,6 +63,11 @@ impl<'a> Case<'a> {
 
     /// The same by the pod's uid.
     pub(crate) fn lives_of(&mut self, uid: &str) -> &mut Self {
+        self.lives_told(uid, Process::Init)
+    }
+
+    /// The same; their ends are told as those of such processes.
+    pub(crate) fn lives_told(&mut self, uid: &str, init: Process) -> &mut Self {
         if !self.rig.tells_lives() {
             return self;
         }
@@ -71,7 +77,7 @@ impl<'a> Case<'a> {
             self.row(format!("process_started {} pid {}", who(&started), started.pid));
             let id = &started.container.container_id;
             if let Some(exit) = exits.iter().find(|exit| &exit.container.container_id == id) {
-                self.exit(&started, started.pid, exit.exit_code, Process::Init);
+                self.exit(&started, started.pid, exit.exit_code, init);
             }
         }
         self
@@ -98,7 +104,7 @@ impl<'a> Case<'a> {
     ) -> &mut Self {
         let (_, level) = self.decision("memcg", level);
         self.row(format!("oom_kill {} {role} {level} {} pid {pid}", who(of), process.as_str()));
-        let is_told_as_life = process == Process::Init && self.rig.tells_lives();
+        let is_told_as_life = pid == of.pid && self.rig.tells_lives();
         if self.rig.knows("oom_decision") && !is_told_as_life {
             self.exit(of, pid, 137, process);
         }
@@ -115,10 +121,12 @@ impl<'a> Case<'a> {
         self.episode(of, level).kill(of, "chosen", level, (Process::Child, pid))
     }
 
-    /// A signal that one process sent to another.
-    pub(crate) fn signalled(&mut self, of: &Started, signal: &str, sender: u32) -> &mut Self {
+    /// A signal that this process, which is the kubelet too, sent to a container's init, and what the kernel did
+    /// with it.
+    pub(crate) fn signalled(&mut self, of: &Started, signal: &str, result: &str) -> &mut Self {
         if self.rig.sees("signal") {
-            self.row(format!("process_killed {} {signal} pid {} by {sender}", who(of), of.pid));
+            let sender = std::process::id();
+            self.row(format!("process_killed {} {signal} {result} pid {} by {sender}", who(of), of.pid));
         }
         self
     }
@@ -221,7 +229,8 @@ pub(crate) fn line(event: &Event) -> String {
         }
         Kind::ProcessKilled => {
             let signal = event.reason.as_deref().unwrap_or("-");
-            format!("{kind} {who} {signal} pid {pid} by {}", attribute("aftertrace.sender.pid"))
+            let (result, sender) = (attribute(SIGNAL_RESULT), attribute(SENDER_PID));
+            format!("{kind} {who} {signal} {result} pid {pid} by {sender}")
         }
         _ => crate::config::line(event, &who),
     }
