@@ -203,9 +203,15 @@ impl Rig {
         };
         end.await.unwrap_or_else(|| {
             let said = common::tail_of_log("aftertrace-agent", &self.folder);
-            let gaps = self.collector.kept().gaps.iter().map(|gap| gap.detail.clone()).collect::<Vec<_>>();
+            let gaps = self.gaps();
             panic!("waited {:?} for {what}; gaps {gaps:#?}; the agent said:\n{said}", began.elapsed())
         })
+    }
+
+    /// What the agent has told of its losses, for who looks for a missing row.
+    pub(crate) fn gaps(&self) -> Vec<String> {
+        let kept = self.collector.kept();
+        kept.gaps.iter().map(|gap| format!("{} {} × {}", gap.reason, gap.detail, gap.count)).collect()
     }
 
     /// Waits until `look` finds something, or the time is over.

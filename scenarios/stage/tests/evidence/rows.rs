@@ -143,8 +143,9 @@ impl<'a> Case<'a> {
         let surplus: Vec<&String> = difference(&rows, expected);
         assert!(
             missing.is_empty() && surplus.is_empty(),
-            "missing: {missing:#?}\ntoo much: {surplus:#?}\nright: {:#?}",
-            rows.iter().filter(|row| expected.contains(row)).collect::<Vec<_>>()
+            "missing: {missing:#?}\ntoo much: {surplus:#?}\nright: {}\ngaps: {:#?}",
+            expected.len() - missing.len(),
+            self.rig.gaps()
         );
     }
 
