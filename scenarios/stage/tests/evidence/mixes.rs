@@ -104,7 +104,7 @@ const WAYS: &[Death] = &[
             ("group", "pod", false),
             ("group", "pod", true),
         ],
-        counted: 4..=5,
+        counted: 2..=5,
         v2_only: true,
     },
 ];
@@ -191,6 +191,14 @@ fn compare(rig: &Rig, lives: &[Exited], deaths: &BTreeMap<String, &Death>, event
         let of_kills: BTreeSet<_> = of_kind(Kind::OomKill).filter_map(|event| event.episode_id).collect();
         let one_decision = episodes.len() == 1 && episodes == of_kills;
         let counted = kills_of(rig, life);
+        if way.name == "group" {
+            // The end of the pid namespace may reach a sleeper before the OOM killer does.
+            let counted = usize::try_from(counted).expect("few");
+            while expected.len() > told.len() && told.len() + 1 >= counted {
+                let sleeper = expected.iter().position(|told| *told == ("group", "pod", false));
+                expected.remove(sleeper.expect("the others are never missing"));
+            }
+        }
         if told != expected || !is_named || !one_decision || !way.counted.contains(&counted) {
             wrong.push(format!(
                 "{} {}#{}: told {told:?}, {} decisions, counted {counted}, named right: {is_named}",
