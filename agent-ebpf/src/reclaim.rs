@@ -81,11 +81,13 @@ pub(crate) fn charge(css: u64, into: *mut Charge) {
     // bits set: a mask, for a branch in each turn of the loop would be too much for older verifiers.
     let mut unknown = u64::MAX;
     // SAFETY: `into` is reserved ring-buffer memory of the record's size; its every field is written, of `levels`
-    // those up to `level_count`. Only the current task writes its entry of the table; should the table give it
-    // to another task while it is copied, its start time is another afterwards.
+    // those up to `level_count`.
     let levels = unsafe { (&raw mut (*into).levels).cast::<ChargedLevel>() };
+    // SAFETY: only the current task writes its entry of the table; should the table give it to another task while
+    // it is copied, its start time is another afterwards.
     if let Some(before) = unsafe { RECLAIMERS.get(current_tid()) } {
         for index in 0..MAX_MEMCG_LEVELS {
+            // SAFETY: `index` is below the array's length.
             unsafe { (&raw mut (*levels.add(index)).oom_events_before).write(before.oom_events[index]) };
         }
         let is_same_path = before.memcg == own;
@@ -136,6 +138,7 @@ pub(crate) fn reclaims_of_current() -> u64 {
 /// Remembers a reclaim that begins. The counts are those of the last reclaim for a memory cgroup, so that a
 /// direct one leaves them as they are.
 #[expect(unsafe_code, reason = "the scratch is kernel memory that only a pointer reaches")]
+#[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would be copied to the stack")]
 #[inline(always)]
 fn begin(task: u64, css: u64, kind: u32) {
     let Some(scratch) = RECLAIMER_SCRATCH.get_ptr_mut(0) else { return };
