@@ -88,7 +88,8 @@ const CONSUMERS: &[Consumer] = &[
     consumer("reads-once", Way::Secret, "once", Fate::Stale),
     consumer("watches-file", Way::ConfigMap, "watch-file", Fate::DeafAndHeld),
     consumer("watches-data", Way::ConfigMap, "watch-data", Fate::Deaf),
-    consumer("watches-link", Way::ConfigMap, "watch-link", Fate::Deaf),
+    // Its watch ends with the link, and it is told so: it may watch again, and is not deaf.
+    consumer("watches-link", Way::ConfigMap, "watch-link", Fate::Stale),
     consumer("holds", Way::Projected, "hold", Fate::HeldDescriptor),
     consumer("maps", Way::ConfigMap, "map", Fate::HeldMapping),
     consumer("sub-path", Way::SubPath, "once", Fate::SubPath),
@@ -286,8 +287,7 @@ impl Consumer {
             }
         };
         match self.fate {
-            // Its watch went with what it was on: nothing tells any more which generation that was of.
-            Fate::Deaf => watched("deaf", "-"),
+            Fate::Deaf => watched("deaf", first),
             Fate::HeldDescriptor => watched("held_descriptor", first),
             Fate::HeldMapping => watched("held_mapping", first),
             Fate::DeafAndHeld => {
@@ -301,8 +301,7 @@ impl Consumer {
             Fate::Read => self.way.read_row(pod, swap, value),
             Fate::SubPath => self.way.stale_row(pod, swap, "sub_path"),
             Fate::Ignored if is_tracing => self.way.stale_row(pod, swap, "notified_not_reopened"),
-            // The first swap reaches each watch in some form; it is the next one that is missed.
-            Fate::Deaf | Fate::DeafAndHeld if number > 1 => self.way.stale_row(pod, swap, "deaf_watcher"),
+            Fate::Deaf | Fate::DeafAndHeld => self.way.stale_row(pod, swap, "deaf_watcher"),
             _ => self.way.stale_row(pod, swap, "not_reopened"),
         };
         case.row(row);
