@@ -7,12 +7,13 @@
 use aftertrace_ebpf_common::{
     config::NO_OFFSET,
     limits::MAX_FILE_PARENTS,
-    record::{ABSENT_U64, VolumeKey},
+    loss::Loss,
+    record::VolumeKey,
 };
 
 use crate::{
-    maps::{VOLUME_DEVICES, VOLUME_ROOTS, config},
-    read::{pointer, value},
+    maps::{VOLUME_DEVICES, VOLUME_ROOTS, config, count},
+    read::{pointer, value, walk, walk_fact},
 };
 
 /// Where in a volume something lies.
@@ -33,20 +34,24 @@ pub(crate) fn watched_device(dentry: u64) -> Option<u32> {
     VOLUME_DEVICES.get_ptr(u64::from(device)).is_some().then_some(device)
 }
 
-/// Walks from a dentry on `device` up to the root of a registered volume.
+/// Walks from a dentry on `device` up to the root of a registered volume; reads as [`walk`] does.
 #[inline(always)]
 pub(crate) fn place(dentry: u64, device: u32) -> Option<Place> {
-    let mut below = dentry;
+    let (mut below, mut failed) = (dentry, 0);
     for depth in 0..MAX_FILE_PARENTS {
-        let parent = pointer(below, config!(offsets.dentry_parent));
-        if parent == 0 || parent == below {
-            return None;
+        let parent = walk(below, config!(offsets.dentry_parent), &mut failed);
+        if parent == below {
+            break;
         }
-        let volume = [u64::from(device), inode_number(parent)];
+        let inode = walk(parent, config!(offsets.dentry_inode), &mut failed);
+        let volume = [u64::from(device), walk(inode, config!(offsets.inode_ino), &mut failed)];
         if VOLUME_ROOTS.get_ptr(volume).is_some() {
             return Some(Place { volume, generation: below, depth: depth as u32 });
         }
         below = parent;
+    }
+    if failed != 0 {
+        count(Loss::ReadFailed);
     }
     None
 }
@@ -70,7 +75,8 @@ pub(crate) fn is_named<const N: usize>(dentry: u64, expected: [u8; N]) -> bool {
 /// The inode number behind a dentry.
 #[inline(always)]
 pub(crate) fn inode_number(dentry: u64) -> u64 {
-    value(inode(dentry), config!(offsets.inode_ino)).unwrap_or(ABSENT_U64)
+    let mut failed = 0;
+    walk_fact(walk(dentry, config!(offsets.dentry_inode), &mut failed), config!(offsets.inode_ino), &mut failed)
 }
 
 /// The address of the inode behind a dentry; 0 if it has none.

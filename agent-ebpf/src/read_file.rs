@@ -27,7 +27,7 @@ use crate::{
     cgroups, dentry, diagnose,
     emit::{boot_ns, header, reserve},
     maps::{SEEN_OPENS, SeenOpen, config},
-    read::{kernel_string, pointer, value},
+    read::{pointer, value, walk_string},
     task,
 };
 
@@ -139,8 +139,8 @@ fn opened<C>(ctx: &C, file: u64, task: u64, call: u32) {
         (&raw mut (*record).inode).write(seen.inode);
         (&raw mut (*record).depth).write(place.depth);
         (&raw mut (*record).call).write(call);
-        kernel_string(dentry::name(place.generation), &raw mut (*record).generation);
-        kernel_string(dentry::name(entry), &raw mut (*record).name);
+        walk_string(dentry::name(place.generation), &raw mut (*record).generation);
+        walk_string(dentry::name(entry), &raw mut (*record).name);
     }
     room.submit(0);
     // Only what was told is remembered. Without an inode a key would stand for several files.
