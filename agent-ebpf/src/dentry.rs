@@ -4,12 +4,7 @@
 //! wherever it is seen. A dentry that a helper reads here is held by an open file or by its caller, and pins
 //! its parents.
 
-use aftertrace_ebpf_common::{
-    config::NO_OFFSET,
-    limits::MAX_FILE_PARENTS,
-    loss::Loss,
-    record::VolumeKey,
-};
+use aftertrace_ebpf_common::{config::NO_OFFSET, limits::MAX_FILE_PARENTS, loss::Loss, record::VolumeKey};
 
 use crate::{
     maps::{VOLUME_DEVICES, VOLUME_ROOTS, config, count},
@@ -76,7 +71,11 @@ pub(crate) fn is_named<const N: usize>(dentry: u64, expected: [u8; N]) -> bool {
 #[inline(always)]
 pub(crate) fn inode_number(dentry: u64) -> u64 {
     let mut failed = 0;
-    walk_fact(walk(dentry, config!(offsets.dentry_inode), &mut failed), config!(offsets.inode_ino), &mut failed)
+    walk_fact(
+        walk(dentry, config!(offsets.dentry_inode), &mut failed),
+        config!(offsets.inode_ino),
+        &mut failed,
+    )
 }
 
 /// The address of the inode behind a dentry; 0 if it has none.
