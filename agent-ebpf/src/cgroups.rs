@@ -5,7 +5,7 @@
 //! Only the hierarchy that has the memory controller counts: ids are unique in one hierarchy alone.
 //!
 //! What a container makes below its own cgroup is not kept, so that no container can fill the table; a task
-//! there is found by its ancestors. [`place_of`] and [`is_in_pod`] are what other subjects filter by.
+//! there is found by its ancestors. [`place_of`] is what other subjects filter by.
 
 use aftertrace_ebpf_common::{
     config::NO_OFFSET,
@@ -56,13 +56,6 @@ pub(crate) struct Place {
     pub(crate) level: u32,
     /// How many levels the task's own cgroup lies below it.
     pub(crate) below: u32,
-}
-
-/// Whether the task belongs to a pod, in whatever cgroup below it.
-#[allow(dead_code, reason = "the subjects that ask come next")]
-#[inline(always)]
-pub(crate) fn is_in_pod(task: u64) -> bool {
-    place_of(task).is_some_and(|place| place.level >= pod_level::POD)
 }
 
 /// Where the task is in the kubelet's tree; nothing if it is outside.
@@ -159,7 +152,7 @@ fn awaited(parent_id: u64, cgroup: u64) -> Option<u32> {
     let mut key = AwaitedName { parent_id, name: [0; AWAITED_NAME_BYTES] };
     kernel_string(name_of(cgroup), &raw mut key.name);
     // SAFETY: the agent alone writes this map, whole values of four bytes.
-    unsafe { AWAITED_CGROUPS.get(&key) }.copied()
+    unsafe { AWAITED_CGROUPS.get(key) }.copied()
 }
 
 /// The level of a cgroup that is kept.

@@ -46,7 +46,7 @@ fn thread(ctx: &RawTracePointContext, tgid: u32, exiting: u64, init: Option<Init
     }
     // Two threads may both see that none is left; only the first of them gets in.
     let process = ProcessId { start_boot_ns: task::process_start_boot_ns(exiting), tgid, padding: 0 };
-    if EXITED.insert(&process, 1, u64::from(BPF_NOEXIST)).is_err() {
+    if EXITED.insert(process, 1, u64::from(BPF_NOEXIST)).is_err() {
         return;
     }
     let status = wait_status(exiting, signal);
