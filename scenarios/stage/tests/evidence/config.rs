@@ -345,9 +345,10 @@ pub(crate) async fn an_environment_keeps_what_it_was_given(rig: &Rig) {
     case.check().await;
 }
 
-/// A container's start, which statuses give in whole seconds, is to be before the swap for certain.
+/// A container's start, which statuses give in whole seconds, is to be before the swap for certain; and so is the
+/// agent's look at new watches, which comes within three seconds.
 pub(crate) async fn long_ago(rig: &Rig) {
-    tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     rig.settle().await;
 }
 
