@@ -283,6 +283,8 @@ pub(crate) async fn many_swaps(rig: &Rig) {
                 case.row(way.notify_row(pod, &swap));
             }
         }
+        // A swap that the next one overtakes before the agent has looked at it is told as a rejection.
+        rig.settle().await;
     }
     for (way, pod) in pods.iter().filter(|(way, _)| *way == Way::Env) {
         if rig.tells_lives() {
