@@ -125,14 +125,15 @@ impl Hot {
         for event in &committed.events {
             graph.add_event(event, committed.wal_position);
         }
+        for edge in &committed.edges {
+            graph.add_edge(edge);
+        }
+        // Behind the edges: what was chosen and outdone within one commit does not stand.
         for r in &committed.retractions {
             let id = (r.cause_id, r.effect_id, r.rule_id.clone());
             graph.remove_edge(&id);
             graph.retracted.insert(id.clone());
             graph.push(0, Row::Retraction(id));
-        }
-        for edge in &committed.edges {
-            graph.add_edge(edge);
         }
         for object in &committed.objects {
             graph.add_object(object);

@@ -46,6 +46,13 @@ fn a_retracted_edge_is_gone_even_if_only_segments_have_it() {
         effect_occurred_at: at(2),
         recorded_at: None,
     };
+    let both = Committed {
+        retractions: vec![retraction.clone()],
+        ..committed(1, &[cause.clone(), effect.clone()], std::slice::from_ref(&joined))
+    };
+    let at_once = Hot::default();
+    at_once.commit(&both);
+    assert!(at_once.edges_touching(&[effect.event_id]).is_empty(), "made and outdone in one commit");
     hot.commit(&Committed { retractions: vec![retraction], ..committed(2, &[], &[]) });
     assert!(hot.edges_touching(&[effect.event_id]).is_empty());
     assert!(hot.is_retracted(&joined));
